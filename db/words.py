@@ -1,0 +1,100 @@
+"""The closed sets that every part of the house speaks: one word, one thing. Plain Python: decoders import it."""
+
+from enum import IntEnum, StrEnum
+
+
+class Reason(StrEnum):
+    """Why a scan was rejected: something about the file itself, so that trying again would not help."""
+
+    EMPTY = "empty"
+    NOT_AN_IMAGE = "not_an_image"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+    TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    UNSUPPORTED_TRANSFER_SYNTAX = "unsupported_transfer_syntax"
+    ENCRYPTED = "encrypted"
+    MULTI_FRAME = "multi_frame"
+    NOT_FRONTAL = "not_frontal"
+    NOT_CHEST = "not_chest"
+    BLANK = "blank"
+    DUPLICATE = "duplicate"
+    NO_PERMISSION = "no_permission"
+    NOT_A_FILE = "not_a_file"
+    MISSING = "missing"
+    CHANGED_SINCE_SUBMISSION = "changed_since_submission"
+    OUTSIDE_ROOT = "outside_root"
+    OUTSIDE_INTENDED_USE = "outside_intended_use"
+
+
+REASON_MEANINGS: dict[Reason, str] = {
+    Reason.EMPTY: "the file has no bytes",
+    Reason.NOT_AN_IMAGE: "not a PNG, JPEG, TIFF, BMP, WebP or DICOM image",
+    Reason.TRUNCATED: "the file ends before its picture does",
+    Reason.UNREADABLE: "the picture could not be decoded",
+    Reason.TOO_LARGE: "more bytes or pixels than the limits allow",
+    Reason.TOO_SMALL: "too few pixels to screen",
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "a DICOM compression that this installation cannot decode",
+    Reason.ENCRYPTED: "an encrypted DICOM object",
+    Reason.MULTI_FRAME: "more than one frame or page in one file",
+    Reason.NOT_FRONTAL: "the DICOM header says it is not a frontal (PA or AP) view",
+    Reason.NOT_CHEST: "unlike the chest X-rays that the model was trained on",
+    Reason.BLANK: "no picture inside the frame",
+    Reason.DUPLICATE: "the same content was already submitted by this site",
+    Reason.NO_PERMISSION: "the file may not be read by this user",
+    Reason.NOT_A_FILE: "a device, pipe or socket",
+    Reason.MISSING: "the file was there at submission and is gone",
+    Reason.CHANGED_SINCE_SUBMISSION: "the file's content changed between submission and scoring",
+    Reason.OUTSIDE_ROOT: "a symbolic link or path that leaves the submitted folder",
+    Reason.OUTSIDE_INTENDED_USE: "the patient is outside the model's stated range",
+}
+
+
+class Cause(StrEnum):
+    """Why a scan failed: our machinery gave up; `nightread retry` tries again."""
+
+    WORKER_DIED = "worker_died"
+    OUT_OF_MEMORY = "out_of_memory"
+    ENGINE_ERROR = "engine_error"
+    TIMED_OUT = "timed_out"
+
+
+CAUSE_MEANINGS: dict[Cause, str] = {
+    Cause.WORKER_DIED: "workers died each time they held this scan",
+    Cause.OUT_OF_MEMORY: "the device ran out of memory even with this scan alone",
+    Cause.ENGINE_ERROR: "the engine raised an error or gave a score that is not a probability",
+    Cause.TIMED_OUT: "no worker finished this scan within its lease, however often it was tried",
+}
+
+
+class Kind(StrEnum):
+    """The kind of an outcome."""
+
+    SCORED = "scored"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Verdict(StrEnum):
+    """What a reader said of a flagged scan."""
+
+    CONFIRM = "confirm"
+    DISMISS = "dismiss"
+    UNSURE = "unsure"
+
+
+class Role(StrEnum):
+    """What a user may do: readers review, admins run the house."""
+
+    ADMIN = "admin"
+    READER = "reader"
+
+
+class Exit(IntEnum):
+    """Stable exit codes of every command."""
+
+    DONE = 0
+    PARTIAL = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
