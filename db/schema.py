@@ -1,0 +1,327 @@
+"""The tables: columns and constraints, no behaviour."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware moment in UTC, also on SQLite, which forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class FileName(TypeDecorator[str]):
+    """A path exactly as the file system has it: bytes in the table, str with surrogate escapes in Python."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
+        return None if value is None else value.encode("utf-8", "surrogateescape")
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
+        return None if value is None else bytes(value).decode("utf-8", "surrogateescape")
+
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMES)
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        int: Id,
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        list[str]: JSON(),
+    }
+
+
+class Site(Base):
+    """A screening centre as an admin registered it."""
+
+    __tablename__ = "sites"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    time_zone: Mapped[str] = mapped_column(String(60), default="UTC")
+    created_at: Mapped[datetime]
+
+
+class TrainedModel(Base):
+    """Weights with preprocessing and report, as registered from a folder."""
+
+    __tablename__ = "trained_models"
+    __table_args__ = (UniqueConstraint("name", "version"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    version: Mapped[str] = mapped_column(String(40))
+    folder: Mapped[str] = mapped_column(FileName())
+    architecture: Mapped[str] = mapped_column(String(40))
+    classes: Mapped[list[str]]
+    flag_classes: Mapped[list[str]]
+    input_size: Mapped[int]
+    preprocessing_version: Mapped[str] = mapped_column(String(20))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    minimum_age: Mapped[float | None] = mapped_column(Float)
+    report: Mapped[dict[str, Any]]
+    registered_at: Mapped[datetime]
+
+
+class Threshold(Base):
+    """An operating point; appended, and the newest rules."""
+
+    __tablename__ = "thresholds"
+    __table_args__ = (CheckConstraint("value >= 0 AND value <= 1", name="probability"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), index=True)
+    value: Mapped[float] = mapped_column(Float)
+    why: Mapped[str] = mapped_column(Text)
+    by: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime]
+
+
+class Activation(Base):
+    """Which trained model new batches run with; appended, and the newest rules."""
+
+    __tablename__ = "activations"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
+    why: Mapped[str] = mapped_column(Text)
+    by: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime]
+
+
+class Batch(Base):
+    """One submission of a folder by a site; sealed once every file of the folder is registered."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        # One open batch a folder: two producers on one folder fill the same batch.
+        Index(
+            "uq_batches_open",
+            "site_id",
+            "root",
+            "trained_model_id",
+            unique=True,
+            sqlite_where=text("sealed_at IS NULL"),
+            postgresql_where=text("sealed_at IS NULL"),
+        ),
+        Index("ix_batches_root", "site_id", "root"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"))
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
+    root: Mapped[str] = mapped_column(FileName())
+    manifest: Mapped[str | None] = mapped_column(FileName())
+    urgent: Mapped[bool]
+    submitted_at: Mapped[datetime]
+    sealed_at: Mapped[datetime | None]
+
+
+class Chunk(Base):
+    """Scans that one worker claims, scores and completes together."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (
+        Index(
+            "ix_chunks_open",
+            "priority",
+            "id",
+            sqlite_where=text("completed_at IS NULL"),
+            postgresql_where=text("completed_at IS NULL"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"), index=True)
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
+    priority: Mapped[int]  # higher is claimed first
+    attempts: Mapped[int] = mapped_column(default=0)  # claims that did not end in an orderly release
+    token: Mapped[str | None] = mapped_column(String(32))  # random, 128 bits; NULL while nobody holds it
+    worker: Mapped[str | None] = mapped_column(String(200))
+    lease_until: Mapped[float | None] = mapped_column(Float)  # seconds since 1970 on the database's clock
+    breadcrumb: Mapped[int | None]  # the scan in hand, written before it is decoded
+    completed_at: Mapped[datetime | None]
+
+
+class Scan(Base):
+    """The record of one submitted image file."""
+
+    __tablename__ = "scans"
+    __table_args__ = (UniqueConstraint("batch_id", "path"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(32), unique=True)  # random: what addresses and file names show
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
+    chunk_id: Mapped[int | None] = mapped_column(ForeignKey("chunks.id"), index=True)
+    generation: Mapped[int] = mapped_column(default=0)  # raised by a retry on record, never otherwise
+    path: Mapped[str] = mapped_column(FileName())  # relative to the batch's root
+    size: Mapped[int]  # bytes
+    sha256: Mapped[str | None] = mapped_column(String(64), index=True)  # NULL where the bytes could not be read
+    patient: Mapped[str | None] = mapped_column(String(200), index=True)
+    study: Mapped[str | None] = mapped_column(String(200), index=True)
+    age: Mapped[float | None] = mapped_column(Float)  # years
+    tags: Mapped[dict[str, Any]]
+    found_at: Mapped[datetime]
+
+
+class Outcome(Base):
+    """How one scan ended under one trained model: exactly one of scored, rejected, failed."""
+
+    __tablename__ = "outcomes"
+    __table_args__ = (
+        UniqueConstraint("scan_id", "trained_model_id", "generation"),
+        CheckConstraint(
+            "(kind = 'scored' AND score IS NOT NULL AND score >= 0 AND score <= 1"
+            " AND flagged IS NOT NULL AND reason IS NULL)"
+            " OR (kind IN ('rejected', 'failed') AND score IS NULL AND flagged IS NULL AND reason IS NOT NULL)",
+            name="exactly_one_kind",
+        ),
+        Index(
+            "ix_outcomes_flagged",
+            "score",
+            "scan_id",
+            sqlite_where=text("flagged"),
+            postgresql_where=text("flagged"),
+        ),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"))
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
+    generation: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(10))
+    reason: Mapped[str | None] = mapped_column(String(40))  # a Reason or a Cause
+    detail: Mapped[str | None] = mapped_column(Text)
+    score: Mapped[float | None] = mapped_column(Float)  # probability, 0 to 1
+    class_scores: Mapped[dict[str, Any] | None]
+    flagged: Mapped[bool | None]
+    threshold: Mapped[float | None] = mapped_column(Float)  # the one that `flagged` was computed with
+    evidence: Mapped[dict[str, Any] | None]  # what preprocessing cut
+    engine: Mapped[str | None] = mapped_column(String(40))
+    precision: Mapped[str | None] = mapped_column(String(20))
+    device: Mapped[str | None] = mapped_column(String(60))
+    seconds: Mapped[float | None] = mapped_column(Float)
+    at: Mapped[datetime]
+
+
+class User(Base):
+    """Somebody who signs in."""
+
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    role: Mapped[str] = mapped_column(String(20))
+    password_hash: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[datetime]
+    disabled_at: Mapped[datetime | None]
+
+
+class UserSite(Base):
+    """A site whose scans a reader may open."""
+
+    __tablename__ = "user_sites"
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
+    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"), primary_key=True)
+
+
+class WebSession(Base):
+    """One sign-in; the cookie holds a random token, this row its hash."""
+
+    __tablename__ = "web_sessions"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class Review(Base):
+    """A reader's verdict on a scan; append-only, and a reader's newest supersedes their earlier ones."""
+
+    __tablename__ = "reviews"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
+    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    verdict: Mapped[str] = mapped_column(String(20))
+    note: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+
+
+class Worker(Base):
+    """A worker process's heartbeat: what people are shown of workers comes from here."""
+
+    __tablename__ = "workers"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    host: Mapped[str] = mapped_column(String(100))
+    device: Mapped[str] = mapped_column(String(60))
+    pid: Mapped[int]
+    started_at: Mapped[datetime]
+    beat: Mapped[float] = mapped_column(Float)  # seconds since 1970 on the database's clock
+    doing: Mapped[str] = mapped_column(String(100))
+    scans: Mapped[int] = mapped_column(default=0)
+    stopped_at: Mapped[datetime | None]
+
+
+class Request(Base):
+    """Work that the web process asks for and the sweep obeys."""
+
+    __tablename__ = "requests"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    arguments: Mapped[dict[str, Any]]
+    by: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime]
+    obeyed_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """Who did or saw what; append-only, each row's hash covers the row before it."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index("ix_audit_events_action", "action", "at"),)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(100))
+    action: Mapped[str] = mapped_column(String(40))
+    object: Mapped[str] = mapped_column(String(100))
+    detail: Mapped[dict[str, Any]]
+    hash: Mapped[str] = mapped_column(String(64), unique=True)

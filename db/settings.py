@@ -1,0 +1,95 @@
+"""Settings: what an admin may change. `settings()` is the only reader of the environment (prefix NIGHTREAD_)."""
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# A Unix socket's path may hold 107 bytes (unix(7)); a longer home gets its socket in a private folder elsewhere.
+SOCKET_PATH_LIMIT = 100
+
+
+class Settings(BaseSettings):
+    """Every setting, each with its default; what belongs to a trained model is never here."""
+
+    model_config = SettingsConfigDict(env_prefix="NIGHTREAD_", frozen=True, extra="ignore")
+
+    home: Path = Field(default_factory=lambda: user_data_path("nightread"))
+    database_url: str = ""  # empty: SQLite in the home folder
+    queue_url: SecretStr = SecretStr("")  # empty: the private server on a Unix socket
+    roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: any folder that the operator submits
+
+    max_file_mb: int = Field(512, ge=1)
+    max_megapixels: int = Field(100, ge=1)
+    min_side: int = Field(64, ge=8)  # pixels
+
+    decoders: int = Field(0, ge=0)  # 0: one a core
+    decode_memory_mb: int = Field(2048, ge=256)
+    decode_seconds: float = Field(30.0, gt=0)
+
+    chunk_size: int = Field(64, ge=1, le=4096)  # scans
+    engine_batch: int = Field(16, ge=1)  # images in one call of the engine
+    engine_threads: int = Field(0, ge=0)  # 0: one a core
+    lease_seconds: float = Field(30.0, ge=1)
+    sweep_seconds: float = Field(5.0, gt=0)
+    task_seconds: int = Field(900, ge=60)  # hard limit of one ring's work
+
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(8470, ge=0, le=65535)
+    web_https: bool = False  # behind a TLS proxy: cookies become Secure
+    session_idle_minutes: int = Field(15, ge=1)
+    session_hours: int = Field(12, ge=1)
+    web_secret: SecretStr = SecretStr("")  # empty: made once in the home folder
+    audit_key: SecretStr = SecretStr("")  # empty: made once in the home folder
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute_home(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(Path(part).expanduser().absolute() for part in value.split(os.pathsep) if part)
+        return value
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.home / 'nightread.db'}"
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether this machine runs on its own: SQLite and the private queue server."""
+        return not self.database_url and not self.queue_url.get_secret_value()
+
+    @property
+    def queue_socket(self) -> Path:
+        """The private queue server's Unix socket, in a folder that only its owner may enter."""
+        inside = self.home / "queue" / "queue.sock"
+        if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
+            return inside
+        name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
+        return Path(f"/tmp/nightread-{os.getuid()}-{name}/queue.sock")  # noqa: S108 (its maker insists on 0700)
+
+    @property
+    def queue(self) -> str:
+        """The broker URL as kombu reads it; holds a password where one is configured, so never log it."""
+        return self.queue_url.get_secret_value() or f"redis+socket://{self.queue_socket}"
+
+    @property
+    def derived(self) -> Path:
+        """Folder of review copies and heat maps (patient data; rebuilt from the originals)."""
+        return self.home / "derived"
+
+
+@cache
+def settings() -> Settings:
+    """The process's settings, read from the environment once."""
+    return Settings()

@@ -1,0 +1,256 @@
+"""Sites, batches and the scans found in a folder."""
+
+import difflib
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db.errors import Refused, Unknown
+from db.schema import Batch, Chunk, Outcome, Scan, Site
+from db.store.audit import record
+from db.store.connection import Database, now
+from db.words import Kind, Reason
+
+ROUTINE, URGENT = 0, 10  # priorities of chunks
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """One file of a submitted folder. `path` is relative to the root; `size` in bytes; `sha256` is None where the
+    bytes could not be read; `reason` says why intake rejected it, None where a worker shall score it."""
+
+    path: str
+    size: int
+    sha256: str | None
+    reason: Reason | None = None
+    detail: str | None = None
+    patient: str | None = None
+    study: str | None = None
+    age: float | None = None
+    urgent: bool = False
+    tags: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Where files come from and what they run with."""
+
+    site_id: int
+    trained_model_id: int
+    root: str
+    urgent: bool = False
+    manifest: str | None = None
+    chunk_size: int = 64
+
+
+@dataclass(frozen=True)
+class Page:
+    """What registering a page did: `batch_id` is None when every file of it was known already."""
+
+    batch_id: int | None
+    added: int = 0
+    known: int = 0
+    chunks: int = 0
+
+
+@dataclass(frozen=True)
+class SiteView:
+    id: int
+    name: str
+    time_zone: str
+    created_at: datetime
+
+
+def add_site(db: Database, name: str, *, time_zone: str = "UTC", by: str) -> int:
+    """Register a screening centre. Raises Refused when the name is taken or empty."""
+    with db.writing() as session:
+        if not name.strip() or session.scalar(select(Site.id).where(Site.name == name)) is not None:
+            raise Refused(f"site {name!r} exists already" if name.strip() else "a site needs a name")
+        site = Site(name=name, time_zone=time_zone, created_at=now())
+        session.add(site)
+        session.flush()
+        record(session, by, "site_added", f"site {site.id}", {"name": name})
+        return site.id
+
+
+def sites(db: Database) -> list[SiteView]:
+    """Every site, by name."""
+    with db.reading() as session:
+        rows = session.scalars(select(Site).order_by(Site.name))
+        return [SiteView(site.id, site.name, site.time_zone, site.created_at) for site in rows]
+
+
+def site_named(db: Database, name: str) -> SiteView:
+    """The site of that name. Raises Unknown with the nearest names: a typo does not make a site."""
+    known = {site.name: site for site in sites(db)}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)[:3]
+    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none yet."
+    raise Unknown(f"no site {name!r}: {advice} `nightread site add NAME` registers a new one")
+
+
+def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -> Page:
+    """Register files of a submission in one transaction: known ones are skipped, a content that the site sent
+    before under another name is rejected as duplicate, the rest is cut into waiting chunks. The open batch of
+    this folder takes them; there is one as soon as one file is new."""
+    with db.writing() as session:
+        session.get_one(Site, submission.site_id, with_for_update=True)  # one intake a site at a time
+        earlier = _earlier(session, submission, files)
+        new = [found for found in files if not _is_known(found, earlier, submission.root)]
+        if not new:
+            return Page(None, known=len(files))
+        batch_id = _open_batch(session, submission)
+        waiting = _add_scans(session, submission, batch_id, new, earlier)
+        chunks = _add_chunks(session, submission, batch_id, waiting)
+        return Page(batch_id, added=len(new), known=len(files) - len(new), chunks=chunks)
+
+
+def seal(db: Database, submission: Submission) -> int:
+    """Close the folder's open batch, or return the newest one when nothing was new; an empty folder gets an
+    empty batch, so that there is something to report on."""
+    same = (
+        Batch.site_id == submission.site_id,
+        Batch.root == submission.root,
+        Batch.trained_model_id == submission.trained_model_id,
+    )
+    with db.writing() as session:
+        session.get_one(Site, submission.site_id, with_for_update=True)
+        batch = session.scalar(select(Batch).where(*same).order_by(Batch.id.desc()).limit(1))
+        if batch is None:
+            batch = session.get_one(Batch, _open_batch(session, submission))
+        if batch.sealed_at is None:
+            batch.sealed_at = now()
+        return batch.id
+
+
+def open_submissions(db: Database) -> list[tuple[int, Submission]]:
+    """Batches whose submission was interrupted, to be gone on with."""
+    with db.reading() as session:
+        rows = session.scalars(select(Batch).where(Batch.sealed_at.is_(None)).order_by(Batch.id))
+        return [
+            (row.id, Submission(row.site_id, row.trained_model_id, row.root, row.urgent, row.manifest)) for row in rows
+        ]
+
+
+Earlier = dict[str | None, list[tuple[int, str, str]]]  # sha256 -> (scan id, root, path)
+
+
+def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile]) -> Earlier:
+    """What this site sent before under this model: by content, and by path where there was no content to read."""
+    same = (
+        Batch.site_id == submission.site_id,
+        Batch.trained_model_id == submission.trained_model_id,
+    )
+    columns = select(Scan.sha256, Scan.id, Batch.root, Scan.path).join(Batch, Scan.batch_id == Batch.id)
+    contents = {found.sha256 for found in files if found.sha256}
+    unread = [found.path for found in files if found.sha256 is None]
+    found: Earlier = {}
+    for sha256, scan_id, root, path in session.execute(
+        columns.where(*same, Scan.sha256.in_(contents)).order_by(Scan.id)
+    ):
+        found.setdefault(sha256, []).append((scan_id, root, path))
+    if unread:
+        by_path = columns.where(*same, Batch.root == submission.root, Scan.sha256.is_(None), Scan.path.in_(unread))
+        for _, scan_id, root, path in session.execute(by_path):
+            found.setdefault(None, []).append((scan_id, root, path))
+    return found
+
+
+def _is_known(found: FoundFile, earlier: Earlier, root: str) -> bool:
+    return any((root, found.path) == (old, path) for _, old, path in earlier.get(found.sha256, ()))
+
+
+def _open_batch(session: Session, submission: Submission) -> int:
+    same = (
+        Batch.site_id == submission.site_id,
+        Batch.root == submission.root,
+        Batch.trained_model_id == submission.trained_model_id,
+        Batch.sealed_at.is_(None),
+    )
+    known = session.scalar(select(Batch.id).where(*same))
+    if known is not None:
+        return known
+    batch = Batch(
+        site_id=submission.site_id,
+        trained_model_id=submission.trained_model_id,
+        root=submission.root,
+        manifest=submission.manifest,
+        urgent=submission.urgent,
+        submitted_at=now(),
+    )
+    session.add(batch)
+    session.flush()
+    return batch.id
+
+
+def _add_scans(
+    session: Session, submission: Submission, batch_id: int, new: Sequence[FoundFile], earlier: Earlier
+) -> list[tuple[Scan, bool]]:
+    """Add the scans and the outcomes that intake can give; the others, with their urgency, are returned."""
+    firsts = {sha256: known[0][0] for sha256, known in earlier.items() if sha256}
+    rows = [_scan(batch_id, found) for found in new]
+    session.add_all(rows)
+    session.flush()
+    waiting = []
+    for found, scan in zip(new, rows, strict=True):
+        reason, detail = found.reason, found.detail
+        first = firsts.setdefault(found.sha256, scan.id) if found.sha256 else scan.id
+        if reason is None and first != scan.id:
+            reason, detail = Reason.DUPLICATE, f"same content as scan {first}"
+        if reason is None:
+            waiting.append((scan, found.urgent or submission.urgent))
+        else:
+            session.add(_rejected(scan.id, submission.trained_model_id, reason, detail))
+    return waiting
+
+
+def _scan(batch_id: int, found: FoundFile) -> Scan:
+    return Scan(
+        key=secrets.token_hex(16),
+        batch_id=batch_id,
+        generation=0,
+        path=found.path,
+        size=found.size,
+        sha256=found.sha256,
+        patient=found.patient,
+        study=found.study,
+        age=found.age,
+        tags=found.tags,
+        found_at=now(),
+    )
+
+
+def _rejected(scan_id: int, model_id: int, reason: Reason, detail: str | None) -> Outcome:
+    return Outcome(
+        scan_id=scan_id,
+        trained_model_id=model_id,
+        generation=0,
+        kind=Kind.REJECTED,
+        reason=reason,
+        detail=detail,
+        at=now(),
+    )
+
+
+def _add_chunks(session: Session, submission: Submission, batch_id: int, waiting: Sequence[tuple[Scan, bool]]) -> int:
+    count = 0
+    for urgent in (True, False):
+        scans = [scan for scan, is_urgent in waiting if is_urgent is urgent]
+        for start in range(0, len(scans), submission.chunk_size):
+            chunk = Chunk(
+                batch_id=batch_id,
+                trained_model_id=submission.trained_model_id,
+                priority=URGENT if urgent else ROUTINE,
+            )
+            session.add(chunk)
+            session.flush()
+            for scan in scans[start : start + submission.chunk_size]:
+                scan.chunk_id = chunk.id
+            count += 1
+    return count

@@ -1,0 +1,144 @@
+"""Users, their sessions, their reviews."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from db.errors import Refused, Unknown
+from db.schema import AuditEvent, Review, Scan, Site, User, UserSite, WebSession
+from db.store.audit import record
+from db.store.connection import Database, now
+from db.store.reading import ReviewView
+from db.words import Role, Verdict
+
+
+@dataclass(frozen=True)
+class UserView:
+    """A user as the web sees them; admins see every site, readers those that were given to them."""
+
+    id: int
+    name: str
+    role: Role
+    password_hash: str
+    disabled_at: datetime | None
+    site_ids: frozenset[int]
+
+
+def add_user(db: Database, name: str, *, role: Role, password_hash: str, site_ids: set[int], by: str) -> int:
+    """Register a user. Raises Refused when the name is taken."""
+    with db.writing() as session:
+        if session.scalar(select(User.id).where(User.name == name)) is not None:
+            raise Refused(f"user {name!r} exists already")
+        user = User(name=name, role=role, password_hash=password_hash, created_at=now())
+        session.add(user)
+        session.flush()
+        session.add_all(UserSite(user_id=user.id, site_id=site_id) for site_id in site_ids)
+        record(session, by, "user_added", f"user {user.id}", {"name": name, "role": role})
+        return user.id
+
+
+def users(db: Database) -> list[UserView]:
+    """Every user, by name."""
+    with db.reading() as session:
+        names = session.scalars(select(User.name).order_by(User.name)).all()
+    return [user_named(db, name) for name in names]
+
+
+def user_named(db: Database, name: str) -> UserView:
+    """The user of that name. Raises Unknown."""
+    with db.reading() as session:
+        user = session.scalar(select(User).where(User.name == name))
+        if user is None:
+            raise Unknown("no such user")
+        sites = select(UserSite.site_id).where(UserSite.user_id == user.id)
+        if user.role == Role.ADMIN:
+            sites = select(Site.id)
+        site_ids = frozenset(session.scalars(sites))
+        return UserView(user.id, user.name, Role(user.role), user.password_hash, user.disabled_at, site_ids)
+
+
+def set_password(db: Database, user_id: int, password_hash: str, *, by: str) -> None:
+    """Change a password; every session of the user ends."""
+    with db.writing() as session:
+        session.get_one(User, user_id).password_hash = password_hash
+        _end_sessions(session, user_id)
+        record(session, by, "password_changed", f"user {user_id}")
+
+
+def disable_user(db: Database, user_id: int, *, by: str) -> None:
+    """Keep a user out from now on; every session of theirs ends."""
+    with db.writing() as session:
+        session.get_one(User, user_id).disabled_at = now()
+        _end_sessions(session, user_id)
+        record(session, by, "user_disabled", f"user {user_id}")
+
+
+def start_session(db: Database, user_id: int, token_sha256: str, *, by: str) -> None:
+    """Begin a signed-in session; only the hash of its token is kept."""
+    with db.writing() as session:
+        moment = now()
+        session.add(WebSession(token_sha256=token_sha256, user_id=user_id, created_at=moment, seen_at=moment))
+        record(session, by, "signed_in", f"user {user_id}")
+
+
+def session_user(db: Database, token_sha256: str, *, idle: timedelta, longest: timedelta) -> UserView | None:
+    """Who holds this session, and that they were seen now; None when it ended or ran out."""
+    with db.reading() as session:
+        row = session.scalar(select(WebSession).where(WebSession.token_sha256 == token_sha256))
+        if row is None or row.ended_at or row.seen_at < now() - idle or row.created_at < now() - longest:
+            return None
+        user, session_id, seen = session.get_one(User, row.user_id), row.id, row.seen_at
+        name, is_disabled = user.name, user.disabled_at is not None
+    if is_disabled:
+        return None
+    if seen < now() - timedelta(minutes=1):  # one write a minute and session, not one a request
+        with db.writing() as session:
+            session.execute(update(WebSession).where(WebSession.id == session_id).values(seen_at=now()))
+    return user_named(db, name)
+
+
+def end_session(db: Database, token_sha256: str, *, by: str) -> None:
+    """Sign out."""
+    with db.writing() as session:
+        ended = update(WebSession).where(WebSession.token_sha256 == token_sha256).values(ended_at=now())
+        session.execute(ended)
+        record(session, by, "signed_out", "session")
+
+
+def note_event(db: Database, *, by: str, action: str, about: str, detail: dict[str, str] | None = None) -> None:
+    """Put on record what somebody did or saw."""
+    with db.writing() as session:
+        record(session, by, action, about, dict(detail or {}))
+
+
+def recent_events(db: Database, action: str, about: str, *, within: timedelta) -> int:
+    """How often something was recorded lately (failed sign-ins of one name or one address, say)."""
+    with db.reading() as session:
+        same = (AuditEvent.action == action, AuditEvent.object == about, AuditEvent.at > now() - within)
+        return session.scalar(select(func.count()).where(*same)) or 0
+
+
+def add_review(db: Database, scan_id: int, *, reader: UserView, verdict: Verdict, note: str) -> int:
+    """Append a reader's verdict; nothing earlier is changed."""
+    with db.writing() as session:
+        session.get_one(Scan, scan_id)
+        review = Review(scan_id=scan_id, reader_id=reader.id, verdict=verdict, note=note, at=now())
+        session.add(review)
+        session.flush()
+        record(session, reader.name, "reviewed", f"scan {scan_id}", {"verdict": verdict, "review": review.id})
+        return review.id
+
+
+def reviews(db: Database, scan_id: int) -> list[ReviewView]:
+    """The reviews of a scan, newest first."""
+    with db.reading() as session:
+        joined = select(User.name, Review).join(User, Review.reader_id == User.id)
+        rows = session.execute(joined.where(Review.scan_id == scan_id).order_by(Review.id.desc()))
+        return [ReviewView(name, row.verdict, row.note, row.at) for name, row in rows]
+
+
+def _end_sessions(session: Session, user_id: int) -> None:
+    ended = update(WebSession).where(WebSession.user_id == user_id, WebSession.ended_at.is_(None))
+    session.execute(ended.values(ended_at=now()))
