@@ -1,0 +1,74 @@
+"""`nightread`: one group whose subcommands load only when they are called (click's documented LazyGroup)."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from db.errors import NightreadError
+from db.words import Exit
+
+# name -> "module:command"; each package owns its commands. test_readme.py holds this table against the README.
+COMMANDS = {
+    "init": "deploy.commands:init",
+    "up": "deploy.commands:up",
+    "screen": "deploy.commands:screen",
+    "demo": "deploy.commands:demo",
+    "doctor": "deploy.commands:doctor",
+    "site": "producer.commands:site",
+    "submit": "producer.commands:submit",
+    "status": "producer.commands:status",
+    "report": "producer.commands:report",
+    "resume": "producer.commands:resume",
+    "retry": "producer.commands:retry",
+    "worker": "workers.cli:worker",
+    "sweep": "workers.cli:sweep",
+    "workers": "workers.cli:workers",
+    "models": "workers.cli:models",
+    "web": "webui.cli:web",
+    "user": "webui.cli:user",
+    "audit": "webui.cli:audit",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module when it is asked for, so that `nightread submit` never pays for
+    what `nightread worker` needs."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nightread")
+def group() -> None:
+    """Overnight screening of chest images: submit folders, review the flagged scans by morning.
+
+    Research software: a physician decides, never the machine."""
+
+
+def main() -> None:
+    """The console script: errors raised on purpose become one line and a stable exit code."""
+    try:
+        code = group.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("interrupted: nothing is lost, `nightread resume` goes on", err=True)
+        code = Exit.PARTIAL
+    except click.ClickException as error:
+        error.show()
+        code = Exit.USAGE
+    except NightreadError as error:
+        click.echo(f"nightread: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's documented advice
+        code = Exit.PARTIAL
+    sys.exit(int(code or 0))
