@@ -1,0 +1,164 @@
+"""Fixtures that every test file shares. Real servers: a private Valkey, SQLite, PostgreSQL; nothing of ours is mocked.
+
+- `home`: the process's Settings on a fresh home folder: migrated SQLite, site `local`, the stub model active.
+- `queue_server`: the URL of a real queue server, emptied before each test; `home` uses it when a test asks for both.
+- `db`: a Database ready for store tests, once on SQLite and once on PostgreSQL.
+- `postgres`: the URL of a fresh, migrated PostgreSQL database.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import redis
+from servers import NoPostgres, postgres_server
+from sqlalchemy import create_engine, text
+
+from db.migrate import upgrade
+from db.settings import Settings, settings
+from db.store import intake, models
+from db.store.connection import connect, database
+from deploy import queue_server as server
+
+STUB = models.Registration(
+    name="stub",
+    version="1",
+    folder="",
+    architecture="resnet50",
+    classes=["normal", "covid"],
+    flag_classes=["covid"],
+    input_size=64,
+    preprocessing_version="1",
+    weights_sha256="0" * 64,
+    minimum_age=18.0,
+    report={},
+    threshold=0.5,
+    threshold_why="a test",
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    """No test reads the settings of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("NIGHTREAD_") and name != "NIGHTREAD_TEST_DATA":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NIGHTREAD_HOME", "/nonexistent/ask-for-the-fixture-home")
+    _forget()
+    yield
+    _forget()
+
+
+@pytest.fixture(scope="session")
+def short_folder():
+    """A temporary folder with a short path (a Unix socket's may hold 107 bytes), for the whole session."""
+    with tempfile.TemporaryDirectory(prefix="nr-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def _template_home(short_folder):
+    """A home as `home` gives it, made once: copying it is quicker than migrating for each test."""
+    config = Settings(home=short_folder / "template")
+    config.home.mkdir(mode=0o700)
+    _fill(config)
+    return config.home
+
+
+@pytest.fixture
+def home(request, _template_home, short_folder, monkeypatch):
+    if "queue_server" in request.fixturenames:
+        request.getfixturevalue("queue_server")
+    folder = Path(tempfile.mkdtemp(dir=short_folder))
+    shutil.copytree(_template_home, folder, dirs_exist_ok=True)
+    folder.chmod(0o700)
+    monkeypatch.setenv("NIGHTREAD_HOME", str(folder))
+    _forget()
+    yield settings()
+    _forget()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _queue_server(short_folder):
+    config = Settings(home=short_folder / "q")
+    with server.serving(config) as url:
+        yield url, redis.Redis(unix_socket_path=str(config.queue_socket), socket_timeout=10)
+
+
+@pytest.fixture
+def queue_server(_queue_server, monkeypatch):
+    url, client = _queue_server
+    client.flushall()
+    monkeypatch.setenv("NIGHTREAD_QUEUE_URL", url)
+    _forget()
+    return url
+
+
+@pytest.fixture(scope="session")
+def _postgres_server(short_folder):
+    folder = Path(tempfile.mkdtemp(prefix="nr-pg-"))
+    try:
+        with postgres_server(folder) as sockets:
+            url = f"postgresql+psycopg://nightread@/{{}}?host={sockets}"
+            _sql(url, "CREATE DATABASE template")
+            config = Settings(home=short_folder / "pg", database_url=url.format("template"))
+            config.home.mkdir(mode=0o700)
+            _fill(config)
+            yield url, config.home
+    except NoPostgres as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def _postgres_config(_postgres_server, short_folder):
+    url, template_home = _postgres_server
+    folder = Path(tempfile.mkdtemp(dir=short_folder))
+    name = f"t_{folder.name}".lower()
+    _sql(url, f'CREATE DATABASE "{name}" TEMPLATE template STRATEGY file_copy')
+    shutil.copytree(template_home, folder, dirs_exist_ok=True)
+    folder.chmod(0o700)
+    yield Settings(home=folder, database_url=url.format(name))
+    _sql(url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(_postgres_config):
+    return _postgres_config.database_url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request):
+    config = request.getfixturevalue("home" if request.param == "sqlite" else "_postgres_config")
+    opened = connect(config)
+    yield opened
+    opened.engine.dispose()
+
+
+def _fill(config):
+    db = connect(config)
+    upgrade(db)
+    intake.add_site(db, "local", by="test")
+    models.activate(db, models.register(db, STUB, by="test"), why="a test", by="test")
+    db.engine.dispose()
+
+
+def _sql(url, statement):
+    engine = create_engine(url.format("postgres"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _forget():
+    if database.cache_info().currsize:
+        database().engine.dispose()
+    database.cache_clear()
+    settings.cache_clear()
