@@ -1,0 +1,140 @@
+"""Read chest images of any usual format into one kind of grey picture, or say by code why not.
+
+One door for producer, workers and web: imports neither TensorFlow, OpenVINO nor Keras. `read` decodes foreign bytes
+and belongs in the decoders (`workers.decoding`); `is_image` and `tags` are safe anywhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from db.errors import UnreadableImage
+from db.words import Reason
+from workers.images import dicom, headers
+from workers.images.dicom_header import HEADER_BYTES, parse, starts_dicom
+from workers.images.dicom_rules import (
+    WANTED,
+    Tags,
+    refuse_what_is_no_picture,
+    refuse_what_is_not_screened,
+    tags_of,
+)
+from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, to_grey8
+from workers.images.raster import decode_jpeg, decode_raster
+
+__all__ = [
+    "HEADER_BYTES",
+    "READERS",
+    "SIGNATURE_BYTES",
+    "Grey8",
+    "Image",
+    "Limits",
+    "Reader",
+    "Tags",
+    "as_png",
+    "is_image",
+    "read",
+    "reader_for",
+    "tags",
+    "to_grey8",
+]
+
+SIGNATURE_BYTES = 132
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format: `recognises` the first bytes of a file; `read` turns all of them into an Image within limits."""
+
+    name: str
+    recognises: Callable[[bytes], bool]
+    read: Callable[[bytes, Limits], Image]
+
+
+def _read_jpeg(data: bytes, limits: Limits) -> Image:
+    frame = headers.measure_jpeg(data)
+    check(frame, limits)
+    return decode_jpeg(data, frame)
+
+
+def _raster(name: str, measure: Callable[[bytes], Frame]) -> Callable[[bytes, Limits], Image]:
+    def read_raster(data: bytes, limits: Limits) -> Image:
+        frame = measure(data)
+        check(frame, limits)
+        return decode_raster(data, frame, name)
+
+    return read_raster
+
+
+def _read_dicom(data: bytes, limits: Limits) -> Image:
+    header, frame = dicom.measure_dicom(data, limits.max_bytes)
+    check(frame, limits)
+    return dicom.decode_dicom(header, frame)
+
+
+# The sizes that a BMP's second header can have: "BM" alone also begins many a text.
+_BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
+
+READERS: tuple[Reader, ...] = (
+    Reader("png", lambda head: head.startswith(headers.PNG), _raster("png", headers.measure_png)),
+    Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _read_jpeg),
+    Reader(
+        "tiff",
+        lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        _raster("tiff", headers.measure_tiff),
+    ),
+    Reader(
+        "bmp",
+        lambda head: head.startswith(b"BM") and head[14:18] in _BMP_HEADERS,
+        _raster("bmp", headers.measure_bmp),
+    ),
+    Reader(
+        "webp",
+        lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP",
+        _raster("webp", headers.measure_webp),
+    ),
+    Reader("dicom", starts_dicom, _read_dicom),
+)
+
+
+def reader_for(head: bytes) -> Reader | None:
+    """The reader of a file that begins with `head` (SIGNATURE_BYTES of it are enough); None: not an image."""
+    return next((reader for reader in READERS if reader.recognises(head)), None)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file that begins with `head` is worth opening, whatever its name says."""
+    return reader_for(head) is not None
+
+
+def tags(beginning: bytes) -> Tags:
+    """What the store keeps of a file's DICOM header; empty Tags for other formats.
+
+    `beginning`: the first HEADER_BYTES of the file, or all of it where it is shorter. Pixels are not looked at.
+    Raises UnreadableImage: not_an_image, encrypted, multi_frame, not_frontal, not_chest,
+    unsupported_transfer_syntax, truncated, unreadable.
+    """
+    if not starts_dicom(beginning):
+        return Tags()
+    header = parse(beginning, WANTED, limit=HEADER_BYTES)
+    if header.pixels is not None or len(header.body) < HEADER_BYTES:
+        refuse_what_is_no_picture(header)
+    refuse_what_is_not_screened(header)
+    return tags_of(header)
+
+
+def read(data: bytes, limits: Limits) -> Image:
+    """Decode a file's bytes. Every limit is checked from its header before any pixel is decoded.
+
+    EXIF orientation is applied, in every format that can carry it. Raises UnreadableImage: empty, not_an_image,
+    truncated, unreadable, too_large, too_small, multi_frame, encrypted, unsupported_transfer_syntax.
+    """
+    if not data:
+        raise UnreadableImage(Reason.EMPTY, "no bytes")
+    if len(data) > limits.max_bytes:
+        raise UnreadableImage(Reason.TOO_LARGE, f"{len(data):,} bytes, at most {limits.max_bytes:,} are read")
+    reader = reader_for(data)
+    if reader is None:
+        raise UnreadableImage(
+            Reason.NOT_AN_IMAGE, f"not PNG, JPEG, TIFF, BMP, WebP or DICOM (starts with {data[:5].hex(' ')})"
+        )
+    return reader.read(data, limits)

@@ -1,0 +1,116 @@
+"""One kind of picture inside the house, whatever file it came from."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from db.errors import UnreadableImage
+from db.words import Reason
+
+Grey8 = NDArray[np.uint8]  # H x W, 0-255, bone white
+Samples = NDArray[np.unsignedinteger]  # H x W; uint8 0-255 or uint16 0-65535
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest file and picture to open, and the smallest picture worth screening; checked before decoding."""
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 64_000_000
+    min_side: int = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a file's header promises: pixels, and the EXIF orientation (1-8) in which to show them."""
+
+    height: int
+    width: int
+    orientation: int = 1
+
+
+@dataclass(frozen=True)
+class Image:
+    """A grey picture that fills its type, upright and bone white: H x W, uint8 0-255 or uint16 0-65535.
+
+    `bits` (1-16) is how many the source used; `source` the reader's name.
+    """
+
+    samples: Samples
+    bits: int
+    source: str
+
+
+def check(frame: Frame, limits: Limits) -> None:
+    """Raise UnreadableImage (too_large, too_small, unreadable) on what the header alone tells."""
+    size = f"{frame.width} x {frame.height} pixels"
+    if frame.height < 1 or frame.width < 1:
+        raise UnreadableImage(Reason.UNREADABLE, f"its header says {size}")
+    if frame.height * frame.width > limits.max_pixels:
+        raise UnreadableImage(Reason.TOO_LARGE, f"{size}, at most {limits.max_pixels:,} are read")
+    if min(frame.height, frame.width) < limits.min_side:
+        raise UnreadableImage(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} a side are needed")
+
+
+def significant_bits(samples: NDArray[np.uint16]) -> int:
+    """How many of 16 bits the samples really use: the next power of two above the brightest.
+
+    Burned-in letters at full white do not count: where 99 % of the samples need two bits fewer, those decide.
+    """
+    counts = np.bincount(samples.ravel(), minlength=2)
+    brightest = len(counts) - 1
+    most = int(np.searchsorted(np.cumsum(counts), 0.99 * samples.size))
+    bits = brightest.bit_length()
+    return max(most.bit_length() if most.bit_length() <= bits - 2 else bits, 1)
+
+
+def fill(samples: NDArray[np.uint16], source: str) -> Image:
+    """Stretch the significant bits over the whole type: 12 bits in a 16-bit file must not come out near black."""
+    bits = significant_bits(samples)
+    if bits <= 8:
+        return Image(np.minimum(samples, 255).astype(np.uint8), 8, source)
+    highest = 2**bits - 1
+    table = np.minimum(np.arange(65536), highest) * 65535 / highest
+    return Image(np.rint(table).astype(np.uint16)[samples], bits, source)
+
+
+def to_grey(colours: Samples) -> Samples:
+    """H x W (x 1, 3 BGR or 4 BGRA) to H x W. Transparent means black, unless all of it is transparent."""
+    if colours.ndim == 2:
+        return colours
+    if colours.shape[2] == 1:
+        return colours[:, :, 0]
+    grey = cv2.cvtColor(colours[:, :, :3], cv2.COLOR_BGR2GRAY)
+    if colours.shape[2] == 4:
+        alpha, opaque = colours[:, :, 3], np.iinfo(colours.dtype).max
+        if alpha.any() and alpha.min() < opaque:
+            grey = np.rint(grey * (alpha / opaque))
+    return np.asarray(grey, dtype=colours.dtype)
+
+
+def turn(samples: Samples, orientation: int) -> Samples:
+    """Apply EXIF orientation 1-8; a file that asks for another is shown as it is."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.T
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
+
+
+def to_grey8(image: Image) -> Grey8:
+    """The picture in 256 grey levels: what preprocessing starts from, for training and scoring alike."""
+    if image.samples.dtype == np.uint8:
+        return image.samples.astype(np.uint8, copy=False)
+    return cv2.convertScaleAbs(image.samples, alpha=1 / 257).astype(np.uint8, copy=False)
+
+
+def as_png(image: Image) -> bytes:
+    """The review copy: lossless grey PNG in the 8 or 16 bits of `samples`, without any metadata."""
+    done, png = cv2.imencode(".png", image.samples)
+    if not done:
+        raise UnreadableImage(Reason.UNREADABLE, "it could not be written as PNG")
+    return png.tobytes()
