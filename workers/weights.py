@@ -1,0 +1,51 @@
+"""Weights in safetensors: floats, or 8 bits with one scale for each output channel (symmetric)."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load
+
+from db.errors import ModelRefused
+from workers.trained_models import File, TrainedModel, read_checked
+
+Floats = dict[str, NDArray[np.float32]]
+SCALE = ".scale"
+
+
+def pack(weights: Floats) -> dict[str, NDArray[np.generic]]:
+    """Store every kernel (two axes or more, the last one output channels) in 8 bits; the rest stays float32."""
+    packed: dict[str, NDArray[np.generic]] = {}
+    for name, values in weights.items():
+        if values.ndim < 2:
+            packed[name] = values
+        else:
+            packed[name + SCALE] = scale = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0) / np.float32(127)
+            packed[name] = np.rint(values / np.maximum(scale, np.finfo(np.float32).tiny)).astype(np.int8)
+    return packed
+
+
+def unpack(packed: dict[str, NDArray[np.generic]]) -> Floats:
+    """Give back float32 weights from what `pack` made."""
+    return {
+        name: values.astype(np.float32) * packed[name + SCALE].astype(np.float32)
+        if name + SCALE in packed
+        else values.astype(np.float32)
+        for name, values in packed.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def read(folder: Path, model: TrainedModel) -> Floats:
+    """Read a trained model's weights as float32. Raises ModelRefused if the file is altered or no safetensors."""
+    return unpack(read_arrays(folder, model.weights))
+
+
+def read_arrays(folder: Path, wanted: File) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays of one safetensors file. Raises ModelRefused if it is altered or of another kind."""
+    content = read_checked(folder, wanted)
+    try:
+        arrays: dict[str, NDArray[np.generic]] = load(content)
+    except Exception as error:  # safetensors raises its own class, and others, on a malformed header
+        raise ModelRefused(f"{folder / wanted.file} is not a safetensors file: {error}") from error
+    return arrays
