@@ -86,6 +86,16 @@ def _refuse_special(mode: int) -> None:
         raise UnreadableImage(Reason.NOT_A_FILE, "a folder, device, pipe or socket")
 
 
+def open_in_folder(name: str, folder: int) -> int:
+    """Open a file of an open folder, not through a link; return its descriptor, which the caller closes.
+    Raises UnreadableImage as `open_beneath` does, also for a fault of the disk under this one file (unreadable)."""
+    try:
+        return os.open(name, _FILE, dir_fd=folder)
+    except OSError as error:
+        code, why = _REASONS.get(error.errno or 0, (Reason.UNREADABLE, f"opening it fails: {error.strerror}"))
+        raise UnreadableImage(code, why) from error
+
+
 def derived_path(folder: Path, key: str, kind: str) -> Path:
     """Where what scoring keeps of a scan lies below the folder of derived files: `kind` is "image" (the lossless
     review copy) or "heat" (the overlay). Raises ValueError for a key that is not 32 hexadecimal digits."""

@@ -183,24 +183,32 @@ class Chunk(Base):
     completed_at: Mapped[datetime | None]
 
 
+_HAS_PATIENT, _HAS_STUDY = "patient IS NOT NULL", "study IS NOT NULL"
+
+
 class Scan(Base):
     """The record of one submitted image file."""
 
     __tablename__ = "scans"
-    __table_args__ = (UniqueConstraint("batch_id", "path"),)
+    __table_args__ = (
+        UniqueConstraint("batch_id", "path"),
+        Index("ix_scans_patient", "patient", sqlite_where=text(_HAS_PATIENT), postgresql_where=text(_HAS_PATIENT)),
+        Index("ix_scans_study", "study", sqlite_where=text(_HAS_STUDY), postgresql_where=text(_HAS_STUDY)),
+    )
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(32), unique=True)  # random: what addresses and file names show
     batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
     chunk_id: Mapped[int | None] = mapped_column(ForeignKey("chunks.id"), index=True)
-    generation: Mapped[int] = mapped_column(default=0)  # raised by a retry on record, never otherwise
+    generation: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # raised by a retry on record, never otherwise
     path: Mapped[str] = mapped_column(FileName())  # relative to the batch's root
     size: Mapped[int]  # bytes
     sha256: Mapped[str | None] = mapped_column(String(64), index=True)  # NULL where the bytes could not be read
-    patient: Mapped[str | None] = mapped_column(String(200), index=True)
-    study: Mapped[str | None] = mapped_column(String(200), index=True)
+    patient: Mapped[str | None] = mapped_column(String(200))
+    study: Mapped[str | None] = mapped_column(String(200))
     age: Mapped[float | None] = mapped_column(Float)  # years
-    tags: Mapped[dict[str, Any]]
-    found_at: Mapped[datetime]
+    tags: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the other DICOM tags kept
 
 
 class Outcome(Base):
@@ -299,18 +307,6 @@ class Worker(Base):
     doing: Mapped[str] = mapped_column(String(100))
     scans: Mapped[int] = mapped_column(default=0)
     stopped_at: Mapped[datetime | None]
-
-
-class Request(Base):
-    """Work that the web process asks for and the sweep obeys."""
-
-    __tablename__ = "requests"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str] = mapped_column(String(20))
-    arguments: Mapped[dict[str, Any]]
-    by: Mapped[str] = mapped_column(String(100))
-    at: Mapped[datetime]
-    obeyed_at: Mapped[datetime | None]
 
 
 class AuditEvent(Base):

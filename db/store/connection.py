@@ -71,7 +71,8 @@ def connect(config: Settings) -> Database:
     """Open the database that the settings name; nothing is sent until the first question."""
     url = config.database
     is_sqlite = url.startswith("sqlite")
-    engine = create_engine(url, pool_pre_ping=not is_sqlite, pool_recycle=1800)
+    # hide_parameters: an error's text goes to logs, and parameters hold patients.
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=not is_sqlite, pool_recycle=1800)
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

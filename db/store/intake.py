@@ -3,11 +3,11 @@
 import difflib
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import select
+from sqlalchemy import Table, insert, select
 from sqlalchemy.orm import Session
 
 from db.errors import Refused, Unknown
@@ -16,6 +16,8 @@ from db.store.audit import record
 from db.store.connection import Database, now
 from db.words import Kind, Reason
 
+# The bare tables: rows of a page go in without the bookkeeping of mapped objects.
+SCANS, OUTCOMES = cast(Table, Scan.__table__), cast(Table, Outcome.__table__)
 ROUTINE, URGENT = 0, 10  # priorities of chunks
 
 
@@ -33,7 +35,7 @@ class FoundFile:
     study: str | None = None
     age: float | None = None
     urgent: bool = False
-    tags: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,7 @@ def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -
         if not new:
             return Page(None, known=len(files))
         batch_id = _open_batch(session, submission)
-        waiting = _add_scans(session, submission, batch_id, new, earlier)
-        chunks = _add_chunks(session, submission, batch_id, waiting)
+        chunks = _add_scans(session, submission, batch_id, new, earlier)
         return Page(batch_id, added=len(new), known=len(files) - len(new), chunks=chunks)
 
 
@@ -189,68 +190,94 @@ def _open_batch(session: Session, submission: Submission) -> int:
     return batch.id
 
 
+@dataclass
+class _Row:
+    """A file on its way into the tables."""
+
+    found: FoundFile
+    key: str
+    urgent: bool
+    reason: Reason | None
+    detail: str | None
+    same_as: int | str | None = None  # the first scan of the same content: its id, or its key within this page
+    chunk_id: int | None = None
+
+
 def _add_scans(
     session: Session, submission: Submission, batch_id: int, new: Sequence[FoundFile], earlier: Earlier
-) -> list[tuple[Scan, bool]]:
-    """Add the scans and the outcomes that intake can give; the others, with their urgency, are returned."""
-    firsts = {sha256: known[0][0] for sha256, known in earlier.items() if sha256}
-    rows = [_scan(batch_id, found) for found in new]
-    session.add_all(rows)
-    session.flush()
-    waiting = []
-    for found, scan in zip(new, rows, strict=True):
-        reason, detail = found.reason, found.detail
-        first = firsts.setdefault(found.sha256, scan.id) if found.sha256 else scan.id
-        if reason is None and first != scan.id:
-            reason, detail = Reason.DUPLICATE, f"same content as scan {first}"
-        if reason is None:
-            waiting.append((scan, found.urgent or submission.urgent))
-        else:
-            session.add(_rejected(scan.id, submission.trained_model_id, reason, detail))
-    return waiting
+) -> int:
+    """Add the scans in bulk, with the outcomes that intake can give; the number of chunks made of the others."""
+    rows = _plan(new, earlier, submission)
+    waiting = [row for row in rows if row.reason is None]
+    chunks = _add_chunks(session, submission, batch_id, waiting)
+    session.execute(insert(SCANS), [_scan(batch_id, row) for row in rows])
+    rejected = [row for row in rows if row.reason is not None]
+    if rejected:
+        wanted = {row.key for row in rejected} | {row.same_as for row in rejected if isinstance(row.same_as, str)}
+        named = session.execute(select(Scan.key, Scan.id).where(Scan.key.in_(wanted)))
+        ids = {row.key: row.id for row in named}
+        session.execute(insert(OUTCOMES), [_rejected(row, ids, submission.trained_model_id) for row in rejected])
+    return chunks
 
 
-def _scan(batch_id: int, found: FoundFile) -> Scan:
-    return Scan(
-        key=secrets.token_hex(16),
-        batch_id=batch_id,
-        generation=0,
-        path=found.path,
-        size=found.size,
-        sha256=found.sha256,
-        patient=found.patient,
-        study=found.study,
-        age=found.age,
-        tags=found.tags,
-        found_at=now(),
-    )
+def _plan(new: Sequence[FoundFile], earlier: Earlier, submission: Submission) -> list[_Row]:
+    firsts: dict[str, int | str] = {sha256: known[0][0] for sha256, known in earlier.items() if sha256}
+    rows = []
+    for found in new:
+        row = _Row(found, secrets.token_hex(16), found.urgent or submission.urgent, found.reason, found.detail)
+        first = firsts.setdefault(found.sha256, row.key) if found.sha256 else row.key
+        if row.reason is None and first != row.key:
+            row.reason, row.same_as = Reason.DUPLICATE, first
+        rows.append(row)
+    return rows
 
 
-def _rejected(scan_id: int, model_id: int, reason: Reason, detail: str | None) -> Outcome:
-    return Outcome(
-        scan_id=scan_id,
-        trained_model_id=model_id,
-        generation=0,
-        kind=Kind.REJECTED,
-        reason=reason,
-        detail=detail,
-        at=now(),
-    )
+def _scan(batch_id: int, row: _Row) -> dict[str, Any]:
+    found = row.found
+    return {
+        "key": row.key,
+        "batch_id": batch_id,
+        "chunk_id": row.chunk_id,
+        "path": found.path,
+        "size": found.size,
+        "sha256": found.sha256,
+        "patient": found.patient,
+        "study": found.study,
+        "age": found.age,
+        "tags": found.tags,
+    }
 
 
-def _add_chunks(session: Session, submission: Submission, batch_id: int, waiting: Sequence[tuple[Scan, bool]]) -> int:
-    count = 0
+def _rejected(row: _Row, ids: dict[str, int], model_id: int) -> dict[str, Any]:
+    detail = row.detail
+    if row.same_as is not None:
+        detail = f"same content as scan {ids[row.same_as] if isinstance(row.same_as, str) else row.same_as}"
+    return {
+        "scan_id": ids[row.key],
+        "trained_model_id": model_id,
+        "generation": 0,
+        "kind": Kind.REJECTED,
+        "reason": row.reason,
+        "detail": detail,
+        "at": now(),
+    }
+
+
+def _add_chunks(session: Session, submission: Submission, batch_id: int, waiting: Sequence[_Row]) -> int:
+    """Cut the waiting scans into chunks, urgent ones apart; how many."""
+    cut = []
     for urgent in (True, False):
-        scans = [scan for scan, is_urgent in waiting if is_urgent is urgent]
-        for start in range(0, len(scans), submission.chunk_size):
+        rows = [row for row in waiting if row.urgent is urgent]
+        for start in range(0, len(rows), submission.chunk_size):
             chunk = Chunk(
                 batch_id=batch_id,
                 trained_model_id=submission.trained_model_id,
                 priority=URGENT if urgent else ROUTINE,
             )
-            session.add(chunk)
-            session.flush()
-            for scan in scans[start : start + submission.chunk_size]:
-                scan.chunk_id = chunk.id
-            count += 1
-    return count
+            cut.append((chunk, rows[start : start + submission.chunk_size]))
+    session.add_all(chunk for chunk, _ in cut)
+    session.flush()
+    for chunk, rows in cut:
+        for row in rows:
+            row.chunk_id = chunk.id
+    return len(cut)

@@ -89,7 +89,7 @@ class ScanView:
     study: str | None
     age: float | None
     tags: dict[str, Any]
-    found_at: datetime
+    submitted_at: datetime
     model: str
     weights_sha256: str
     outcome: Outcome | None
@@ -213,8 +213,8 @@ def scan(db: Database, key: str, *, site_ids: set[int]) -> ScanView:
             patient=row.patient,
             study=row.study,
             age=row.age,
-            tags=row.tags,
-            found_at=row.found_at,
+            tags=row.tags or {},
+            submitted_at=batch.submitted_at,
             model=f"{model.name} {model.version}",
             weights_sha256=model.weights_sha256,
             outcome=outcome,

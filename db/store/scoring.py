@@ -4,7 +4,7 @@ A claim is one committed UPDATE with a random token; completing inserts outcomes
 matches. Time is the database's. Redis is not consulted: a message only wakes a worker."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +39,7 @@ class Claim:
 
     chunk_id: int
     token: str
+    batch_id: int
     trained_model_id: int
     attempts: int  # 1 the first time; above 1 a worker was lost with it, so go one scan at a time
     scans: tuple[WaitingScan, ...]
@@ -88,17 +89,21 @@ class Swept:
     failed: int = 0
 
 
-def most_urgent_model(db: Database) -> int | None:
-    """The trained model of the chunk to be claimed next; None when nothing waits."""
+def most_urgent_model(db: Database, *, not_batches: Collection[int] = ()) -> int | None:
+    """The trained model of the chunk to be claimed next; None when nothing waits (but in `not_batches`)."""
     with db.reading() as session:
-        return session.scalar(_claimable().with_only_columns(Chunk.trained_model_id))
+        return session.scalar(_claimable(not_batches).with_only_columns(Chunk.trained_model_id))
 
 
-def claim_chunk(db: Database, worker: str, *, trained_model_id: int, lease_seconds: float) -> Claim | None:
-    """Take the most urgent waiting chunk of a trained model; None when there is none."""
+def claim_chunk(
+    db: Database, worker: str, *, trained_model_id: int, lease_seconds: float, not_batches: Collection[int] = ()
+) -> Claim | None:
+    """Take the most urgent waiting chunk of a trained model; None when there is none. `not_batches` are left
+    alone: their root does not answer just now."""
     token = secrets.token_hex(16)
     with db.writing() as session:
-        next_one = _claimable().where(Chunk.trained_model_id == trained_model_id).with_only_columns(Chunk.id)
+        next_one = _claimable(not_batches).where(Chunk.trained_model_id == trained_model_id)
+        next_one = next_one.with_only_columns(Chunk.id)
         if not db.is_sqlite:
             next_one = next_one.with_for_update(skip_locked=True)
         claimed = session.execute(
@@ -111,13 +116,13 @@ def claim_chunk(db: Database, worker: str, *, trained_model_id: int, lease_secon
                 breadcrumb=None,
                 lease_until=epoch_now() + lease_seconds,
             )
-            .returning(Chunk.id, Chunk.attempts)
+            .returning(Chunk.id, Chunk.batch_id, Chunk.attempts)
             .execution_options(synchronize_session=False)
         ).one_or_none()
         if claimed is None:
             return None
-        chunk_id, attempts = claimed
-        return Claim(chunk_id, token, trained_model_id, attempts, _waiting_scans(session, chunk_id))
+        chunk_id, batch_id, attempts = claimed
+        return Claim(chunk_id, token, batch_id, trained_model_id, attempts, _waiting_scans(session, chunk_id))
 
 
 def renew(db: Database, claim: Claim, *, lease_seconds: float, breadcrumb: int | None = None) -> bool:
@@ -211,8 +216,10 @@ def current_outcome(trained_model_id: Any) -> Any:
     )
 
 
-def _claimable() -> Select[Chunk]:
+def _claimable(not_batches: Collection[int]) -> Select[Chunk]:
     waiting = select(Chunk).where(Chunk.completed_at.is_(None), Chunk.token.is_(None))
+    if not_batches:
+        waiting = waiting.where(Chunk.batch_id.not_in(not_batches))
     return waiting.order_by(Chunk.priority.desc(), Chunk.id).limit(1)
 
 

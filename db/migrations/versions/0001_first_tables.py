@@ -29,16 +29,6 @@ def upgrade() -> None:
         batch_op.create_index("ix_audit_events_action", ["action", "at"], unique=False)
 
     op.create_table(
-        "requests",
-        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("kind", sa.String(length=20), nullable=False),
-        sa.Column("arguments", sa.JSON(), nullable=False),
-        sa.Column("by", sa.String(length=100), nullable=False),
-        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("obeyed_at", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_requests")),
-    )
-    op.create_table(
         "sites",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("name", sa.String(length=100), nullable=False),
@@ -194,15 +184,16 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=32), nullable=False),
         sa.Column("batch_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("chunk_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
-        sa.Column("generation", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column(
+            "generation", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), server_default="0", nullable=False
+        ),
         sa.Column("path", sa.LargeBinary(), nullable=False),
         sa.Column("size", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=True),
         sa.Column("patient", sa.String(length=200), nullable=True),
         sa.Column("study", sa.String(length=200), nullable=True),
         sa.Column("age", sa.Float(), nullable=True),
-        sa.Column("tags", sa.JSON(), nullable=False),
-        sa.Column("found_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_scans_batch_id")),
         sa.ForeignKeyConstraint(["chunk_id"], ["chunks.id"], name=op.f("fk_scans_chunk_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_scans")),
@@ -211,9 +202,19 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("scans", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_scans_chunk_id"), ["chunk_id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_scans_patient"), ["patient"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_scans_patient"),
+            ["patient"],
+            sqlite_where=sa.text("patient IS NOT NULL"),
+            postgresql_where=sa.text("patient IS NOT NULL"),
+        )
         batch_op.create_index(batch_op.f("ix_scans_sha256"), ["sha256"], unique=False)
-        batch_op.create_index(batch_op.f("ix_scans_study"), ["study"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_scans_study"),
+            ["study"],
+            sqlite_where=sa.text("study IS NOT NULL"),
+            postgresql_where=sa.text("study IS NOT NULL"),
+        )
 
     op.create_table(
         "outcomes",
@@ -339,7 +340,6 @@ def downgrade() -> None:
     op.drop_table("users")
     op.drop_table("trained_models")
     op.drop_table("sites")
-    op.drop_table("requests")
     with op.batch_alter_table("audit_events", schema=None) as batch_op:
         batch_op.drop_index("ix_audit_events_action")
 

@@ -1,0 +1,123 @@
+"""A batch as people read it and as programs do: totals that add up, then what needs an eye."""
+
+import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from db.store import reading
+from db.store.connection import Database
+from db.store.reading import ScanLine, Totals, printable
+from db.words import CAUSE_MEANINGS, REASON_MEANINGS, Exit, Kind
+
+FLAGGED_SHOWN = 20
+REFUSED_SHOWN = 50
+SCAN_FIELDS = (
+    "path",
+    "outcome",
+    "reason",
+    "score",
+    "threshold",
+    "flagged",
+    "model",
+    "engine",
+    "precision",
+    "seconds",
+)
+MEANINGS = {str(code): said for said_of in (REASON_MEANINGS, CAUSE_MEANINGS) for code, said in said_of.items()}
+
+
+def exit_code(totals: Totals) -> Exit:
+    """0 when every file is accounted for (scored or rejected), 1 while some failed or still wait."""
+    return Exit.PARTIAL if totals.failed or totals.waiting else Exit.DONE
+
+
+def as_json(db: Database, batch_id: int) -> dict[str, Any]:
+    """The report in the shape that the design promises."""
+    scans = [_scan_json(line) for line in reading.report_lines(db, batch_id)]
+    return {**reading.totals(db, batch_id).as_json(), "scans": scans}
+
+
+def write_csv(db: Database, batch_id: int, file: Path) -> int:
+    """One line a scan, for a spreadsheet; how many. Cells that a spreadsheet would run are defused."""
+    columns = (*SCAN_FIELDS, "detail")
+    count = 0
+    with file.open("w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out)
+        table.writerow(columns)
+        for line in reading.report_lines(db, batch_id):
+            values = {**asdict(line), "path": printable(line.path)}
+            table.writerow([_defused(values[name]) for name in columns])
+            count += 1
+    return count
+
+
+def print_totals(totals: Totals) -> None:
+    """The numbers of a batch in three lines."""
+    click.echo(f"Batch {totals.batch} · site {totals.site} · model {totals.model}")
+    waiting = f" + {totals.waiting:,} waiting" if totals.waiting else ""
+    click.echo(
+        f"{totals.found:,} found = {totals.scored:,} scored + {totals.rejected:,} rejected + {totals.failed:,} failed"
+        + waiting
+    )
+    click.echo(
+        f"{totals.flagged:,} flagged for a physician; "
+        f"{totals.seconds:,.0f} s, {totals.images_per_second:,.1f} scans a second"
+    )
+
+
+def print_report(db: Database, batch_id: int) -> Exit:
+    """The morning report on stdout."""
+    totals = reading.totals(db, batch_id)
+    print_totals(totals)
+    _print_refused(db, totals)
+    _print_flagged(db, totals)
+    click.echo("\nResearch software, not for diagnosis: the machine flags, only a physician says positive.")
+    return exit_code(totals)
+
+
+def _print_refused(db: Database, totals: Totals) -> None:
+    if not totals.rejected and not totals.failed:
+        return
+    click.echo("\nNot screened:")
+    for reason, count in sorted(totals.reasons.items(), key=lambda item: -item[1]):
+        click.echo(f"  {count:>6,}  {reason:<28} {MEANINGS[reason]}")
+    lines = [line for line in reading.report_lines(db, totals.batch) if line.outcome in (Kind.REJECTED, Kind.FAILED)]
+    click.echo("")
+    for line in lines[:REFUSED_SHOWN]:
+        click.echo(f"  {line.reason:<28} {printable(line.path)}" + (f"  ({line.detail})" if line.detail else ""))
+    _print_more(len(lines) - REFUSED_SHOWN, totals.batch)
+
+
+def _print_flagged(db: Database, totals: Totals) -> None:
+    if not totals.flagged:
+        return
+    click.echo("\nFlagged, worst first (score >= threshold):")
+    for line in reading.flagged_lines(db, totals.batch, limit=FLAGGED_SHOWN):
+        click.echo(f"  {line.score:.3f} >= {line.threshold:.3f}  {printable(line.path)}")
+    _print_more(totals.flagged - FLAGGED_SHOWN, totals.batch)
+
+
+def _print_more(count: int, batch_id: int) -> None:
+    if count > 0:
+        click.echo(f"  … and {count:,} more: `nightread report {batch_id} --csv FILE` lists every scan")
+
+
+def _scan_json(line: ScanLine) -> dict[str, Any]:
+    values = asdict(line)
+    return {name: values[name] for name in SCAN_FIELDS}
+
+
+def _defused(value: Any) -> Any:
+    # OWASP, CSV injection: a leading = + - @ or tab makes a spreadsheet run the cell.
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
+def print_json(value: Any) -> None:
+    """Data on stdout; names that are no text keep their bytes as surrogate escapes."""
+    click.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,26 @@
+"""What scoring keeps of a scan that a reader may open: a lossless review copy and the heat map over it."""
+
+import os
+from pathlib import Path
+
+from db.files import derived_path
+from workers.decoding import DecoderPool, Source
+from workers.preprocessing import Evidence
+from workers.scoring import Prediction, heatmap_png
+
+
+def keep(
+    folder: Path, decoders: DecoderPool, source: Source, key: str, evidence: Evidence, prediction: Prediction
+) -> None:
+    """Write both pictures, each whole or not at all; the same scan again overwrites them with the same bytes.
+    Raises UnreadableImage and RootUnavailable as reading the original does."""
+    _write(derived_path(folder, key, "image"), decoders.review_copy(source))
+    _write(derived_path(folder, key, "heat"), heatmap_png(prediction.heat(), evidence))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    draft.chmod(0o600)
+    draft.replace(path)

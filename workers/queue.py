@@ -1,0 +1,111 @@
+"""DOOR: the doorbell. SQL holds the work; a message here ("ring") only wakes a worker and carries nothing.
+
+Every setting of Celery below has its reason in the README's decisions; none of them is what keeps the promises."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import KombuError
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from db.errors import QueueUnreachable
+from db.settings import Settings, settings
+
+QUEUE = "nightread.1.score"  # the number is the protocol's: an older worker never receives a newer ring
+SCORE = "nightread.score"
+# A ring wakes a worker until nothing waits, so a few are enough however large the batch; more would only pile up.
+MOST_RINGS = 32
+ANSWER_SECONDS = 5.0
+
+
+def make_app(config: Settings) -> Celery:
+    """The Celery application of these settings."""
+    app = Celery("nightread", broker=config.queue, set_as_current=False)
+    app.conf.update(
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        result_backend=None,
+        # The message is acknowledged after the work; the ledger makes a second delivery harmless. A message
+        # whose worker died is not requeued: the sweep rings from SQL, and a poisoned ring must not loop.
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,
+        task_time_limit=config.task_seconds,
+        worker_pool="prefork",
+        worker_concurrency=1,
+        worker_pool_start_method="spawn",  # a forked child of a process that touched TensorFlow hangs
+        worker_proc_alive_timeout=180,  # loading TensorFlow takes longer than the 4 s that Celery allows
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_max_tasks_per_child=500,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_channel_error_retry=True,
+        broker_transport_options={
+            "visibility_timeout": 2 * config.task_seconds + 60,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 15,
+            "socket_connect_timeout": ANSWER_SECONDS,
+            "health_check_interval": 25,
+            "retry_on_timeout": False,
+        },
+    )
+    return app
+
+
+app = make_app(settings())
+
+
+def ring(count: int, *, with_app: Celery | None = None) -> int:
+    """Wake up to `count` workers; how many rings were sent (fewer while others still lie in the queue).
+    Raises QueueUnreachable; nothing is lost then: the sweep rings again."""
+    ringer = with_app or app
+    with _reachable(), _connection(ringer) as connection:
+        missing = min(count, MOST_RINGS - _length(connection))
+        if missing <= 0:
+            return 0
+        with connection.Producer() as producer, producer.batch():
+            for _ in range(missing):
+                ringer.send_task(SCORE, producer=producer, retry=False)
+        return missing
+
+
+def length(*, with_app: Celery | None = None) -> int:
+    """Rings that lie in the queue. Raises QueueUnreachable."""
+    with _reachable(), _connection(with_app or app) as connection:
+        return _length(connection)
+
+
+def ping(*, with_app: Celery | None = None) -> None:
+    """Raises QueueUnreachable unless the queue server answers within five seconds."""
+    length(with_app=with_app)
+
+
+def _connection(ringer: Celery) -> Any:
+    # A front end asks once and goes on: unlike a worker it must not wait for a queue that is down.
+    options = {**ringer.conf.broker_transport_options, "socket_timeout": ANSWER_SECONDS, "max_retries": 0}
+    return ringer.connection_for_write(connect_timeout=ANSWER_SECONDS, transport_options=options)
+
+
+def _length(connection: Any) -> int:
+    channel = connection.default_channel
+    return int(channel.queue_declare(queue=QUEUE, durable=True, auto_delete=False).message_count)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Whatever the broker raises becomes QueueUnreachable, without the address (it may hold a password)."""
+    try:
+        yield
+    except (BrokerError, KombuError, RedisError, OSError) as error:
+        advice = "start it with `nightread up`, or set NIGHTREAD_QUEUE_URL"
+        raise QueueUnreachable(f"the queue server does not answer ({type(error).__name__}): {advice}") from error

@@ -1,0 +1,143 @@
+"""What one worker process holds through the night: its decoders, its trained models, its heartbeat."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from db.errors import DatabaseUnreachable
+from db.settings import Settings, settings
+from db.store import models, scoring
+from db.store.connection import Database, database
+from workers.decoding import DecoderPool
+from workers.images import Limits
+from workers.scoring import Scorer
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 5.0
+AVOID_SECONDS = 30.0  # how long a batch is left alone whose root did not answer
+MODELS_KEPT = 2  # the active one, and the one that an older batch finishes with
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model in this process, ready to score."""
+
+    view: models.ModelView
+    scorer: Scorer
+
+
+@dataclass
+class Shift:
+    """One worker process at work; made once in the child."""
+
+    config: Settings
+    db: Database
+    device: str
+    decoders: DecoderPool
+    name: str = ""
+    doing: str = "starting"
+    scans: int = 0
+    _loaded: dict[int, Loaded] = field(default_factory=dict)
+    _avoided: dict[int, float] = field(default_factory=dict)
+    _renewed: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or f"{socket.gethostname()}:{self.device}"
+
+    def model(self, model_id: int) -> Loaded:
+        """A trained model, loaded at its first use. Raises ModelRefused."""
+        if model_id not in self._loaded:
+            view = models.get(self.db, model_id)
+            self.doing = f"loading {view.label}"
+            scorer = Scorer.load(
+                Path(view.folder), batch_size=self.config.engine_batch, threads=threads(self.config), device=self.device
+            )
+            while len(self._loaded) >= MODELS_KEPT:
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[model_id] = Loaded(view, scorer)
+        return self._loaded[model_id]
+
+    def renew(self, claim: scoring.Claim, *, breadcrumb: int | None = None) -> bool:
+        """Tell the ledger of progress, at most three times a lease; False when the claim was lost."""
+        since = time.monotonic() - self._renewed.get(claim.token, 0.0)
+        if breadcrumb is None and since < self.config.lease_seconds / 3:
+            return True
+        self._renewed = {claim.token: time.monotonic(), **dict(list(self._renewed.items())[-3:])}
+        self._renewed[claim.token] = time.monotonic()
+        return scoring.renew(self.db, claim, lease_seconds=self.config.lease_seconds, breadcrumb=breadcrumb)
+
+    def avoid(self, batch_id: int) -> None:
+        """Leave a batch alone for a while: its root does not answer."""
+        self._avoided[batch_id] = time.monotonic() + AVOID_SECONDS
+
+    def avoided(self) -> set[int]:
+        """The batches that are left alone just now."""
+        return {batch_id for batch_id, until in self._avoided.items() if until > time.monotonic()}
+
+    def is_stopping(self) -> bool:
+        """Whether the parent was told to stop (it leaves a note under its process id)."""
+        return stopping_note(self.config, os.getppid()).exists()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Write the heartbeat now and every few seconds, also while the device is busy."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._beat_until, args=(done,), name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def _beat_until(self, done: threading.Event) -> None:
+        host, pid = socket.gethostname(), os.getpid()
+        while True:
+            try:
+                scoring.beat(
+                    self.db, name=self.name, host=host, device=self.device, pid=pid, doing=self.doing, scans=self.scans
+                )
+            except DatabaseUnreachable as error:
+                log.error("no heartbeat: %s", error)
+            if done.wait(BEAT_SECONDS):
+                return
+
+
+def threads(config: Settings) -> int:
+    """Threads of an engine on a CPU."""
+    return config.engine_threads or len(os.sched_getaffinity(0))
+
+
+def stopping_note(config: Settings, parent: int) -> Path:
+    """The file by which a worker's parent process tells its child to finish."""
+    return config.home / "run" / f"{parent}.stopping"
+
+
+def limits(config: Settings) -> Limits:
+    """What a submitted file may cost, from the settings."""
+    return Limits(
+        max_bytes=config.max_file_mb * 1_000_000,
+        max_pixels=config.max_megapixels * 1_000_000,
+        min_side=config.min_side,
+    )
+
+
+@cache
+def shift() -> Shift:
+    """This process's shift."""
+    config = settings()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "-1")
+    decoders = DecoderPool(
+        config.decoders or len(os.sched_getaffinity(0)),
+        limits(config),
+        memory_bytes=config.decode_memory_mb * 1_000_000,
+        seconds=config.decode_seconds,
+    )
+    return Shift(config, database(), "cpu" if visible in ("-1", "") else f"gpu:{visible}", decoders)

@@ -1,0 +1,221 @@
+"""The work of one ring, as named steps: claim, prepare, predict, complete; while one chunk infers the next is
+prepared. Nothing here decides what counts: the ledger does."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from celery.signals import worker_process_init, worker_shutting_down
+from numpy.typing import NDArray
+
+from db.errors import DatabaseUnreachable, RootUnavailable, UnreadableImage
+from db.settings import settings
+from db.store import models, scoring
+from db.store.scoring import Claim, Failed, Rejected, Result, Scored, WaitingScan
+from db.words import Cause, Reason
+from workers import derived
+from workers.decoding import Prepared as Decoded
+from workers.decoding import Source
+from workers.queue import SCORE, app
+from workers.scoring import Prediction
+from workers.shift import Loaded, Shift, shift, stopping_note
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A claimed chunk, ready for the engine: `pixels` is N x S x S uint8 for the N scans of `ready`."""
+
+    claim: Claim
+    loaded: Loaded
+    ready: list[tuple[WaitingScan, Decoded]]
+    rejected: list[Rejected]
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        return np.stack([decoded.pixels for _, decoded in self.ready])
+
+
+@app.task(name=SCORE)  # type: ignore[untyped-decorator]
+def score() -> None:
+    """One ring: work until nothing waits, the worker is told to stop, or a third of the hard limit has passed."""
+    work(shift())
+
+
+def work(hand: Shift) -> None:
+    """Claim and score chunk after chunk, preparing one ahead."""
+    until = time.monotonic() + hand.config.task_seconds / 3
+    with ThreadPoolExecutor(1, "ahead") as ahead:
+        upcoming = ahead.submit(next_chunk, hand, until)
+        try:
+            while (prepared := upcoming.result()) is not None:
+                upcoming = ahead.submit(next_chunk, hand, until)
+                finish(hand, prepared)
+        finally:
+            _release(hand, upcoming)
+            hand.doing = "waiting"
+
+
+def next_chunk(hand: Shift, until: float) -> Prepared | None:
+    """Claim the most urgent chunk whose root answers and prepare it; None when this ring's work is over."""
+    while not hand.is_stopping() and time.monotonic() < until:
+        model_id = scoring.most_urgent_model(hand.db, not_batches=hand.avoided())
+        if model_id is None:
+            return None
+        loaded = hand.model(model_id)
+        claim = scoring.claim_chunk(
+            hand.db,
+            hand.name,
+            trained_model_id=model_id,
+            lease_seconds=hand.config.lease_seconds,
+            not_batches=hand.avoided(),
+        )
+        if claim is None:
+            return None
+        try:
+            return prepare(hand, loaded, claim)
+        except RootUnavailable as error:
+            log.error("batch %d waits: %s", claim.batch_id, error)
+            hand.avoid(claim.batch_id)
+            scoring.complete_chunk(hand.db, claim, [])
+    return None
+
+
+def prepare(hand: Shift, loaded: Loaded, claim: Claim) -> Prepared:
+    """Decode and preprocess a chunk's scans in the decoder processes. Raises RootUnavailable."""
+    ready: list[tuple[WaitingScan, Decoded]] = []
+    rejected: list[Rejected] = []
+    with ThreadPoolExecutor(hand.decoders.count, "decode") as threads:
+        decoding = [threads.submit(prepare_scan, hand, loaded, scan) for scan in claim.scans]
+        for scan, future in zip(claim.scans, decoding, strict=True):
+            result = future.result()
+            if isinstance(result, Rejected):
+                rejected.append(result)
+            else:
+                ready.append((scan, result))
+            hand.renew(claim)
+    return Prepared(claim, loaded, ready, rejected)
+
+
+def prepare_scan(hand: Shift, loaded: Loaded, scan: WaitingScan) -> Decoded | Rejected:
+    """One scan's pixels as the model wants them, or why there are none."""
+    youngest = loaded.view.minimum_age
+    if scan.age is not None and youngest is not None and scan.age < youngest:
+        return Rejected(scan.id, Reason.OUTSIDE_INTENDED_USE, f"the model is for ages from {youngest:g} years")
+    try:
+        return hand.decoders.prepare(_source(scan), loaded.view.input_size)
+    except UnreadableImage as error:
+        return Rejected(scan.id, error.code, error.detail)
+
+
+def finish(hand: Shift, prepared: Prepared) -> None:
+    """Score a prepared chunk and complete it. Told to stop, it completes what is scored and releases the rest.
+    A chunk that a worker was lost with goes one scan at a time, each named by a breadcrumb first."""
+    claim = prepared.claim
+    hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
+    results: list[Result] = list(prepared.rejected)
+    size = hand.config.engine_batch if claim.attempts == 1 else 1
+    for ready in _slices(prepared.ready, size):
+        if hand.is_stopping():
+            break
+        if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
+            log.warning("chunk %d was taken over by another worker", claim.chunk_id)
+            return
+        results += score_slice(hand, prepared.loaded, ready)
+    if scoring.complete_chunk(hand.db, claim, results):
+        hand.scans += len(results)
+
+
+def score_slice(hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]]) -> list[Result]:
+    """Predict some scans at once; what the device cannot take at once is halved, down to one scan."""
+    started = time.perf_counter()
+    pixels = np.stack([decoded.pixels for _, decoded in ready])
+    try:
+        predictions = loaded.scorer.predict(pixels)
+    except MemoryError as error:
+        return _halved(hand, loaded, ready, Cause.OUT_OF_MEMORY, error)
+    except (ValueError, RuntimeError, FloatingPointError) as error:
+        _require_sound_engine(loaded)
+        return _halved(hand, loaded, ready, Cause.ENGINE_ERROR, error)
+    share = (time.perf_counter() - started) / len(ready)
+    return [
+        _result(hand, loaded, scan, decoded, prediction, share)
+        for (scan, decoded), prediction in zip(ready, predictions, strict=True)
+    ]
+
+
+def _result(
+    hand: Shift, loaded: Loaded, scan: WaitingScan, decoded: Decoded, prediction: Prediction, share: float
+) -> Result:
+    if not prediction.is_chest:
+        detail = f"distance {prediction.distance:.1f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.1f}"
+        return Rejected(scan.id, Reason.NOT_CHEST, detail)
+    if prediction.score >= loaded.view.threshold:
+        derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded.evidence, prediction)
+    return Scored(
+        scan_id=scan.id,
+        score=prediction.score,
+        class_scores=prediction.class_scores,
+        evidence=asdict(decoded.evidence),
+        seconds=share + decoded.seconds,
+        **loaded.scorer.describe(),
+    )
+
+
+def _halved(
+    hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], cause: Cause, error: BaseException
+) -> list[Result]:
+    if len(ready) == 1:
+        return [Failed(ready[0][0].id, cause, f"{type(error).__name__}: {error}"[:500])]
+    middle = len(ready) // 2
+    return score_slice(hand, loaded, ready[:middle]) + score_slice(hand, loaded, ready[middle:])
+
+
+def _require_sound_engine(loaded: Loaded) -> None:
+    """Score a plain grey field: an engine that cannot do that is broken, and no scan is to blame (it raises)."""
+    size = loaded.view.input_size
+    loaded.scorer.predict(np.full((1, size, size), 128, np.uint8))
+
+
+def _source(scan: WaitingScan) -> Source:
+    return Source(scan.root, scan.path, scan.sha256 or "")
+
+
+def _slices(ready: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (ready[start : start + size] for start in range(0, len(ready), size))
+
+
+def _release(hand: Shift, upcoming: "Future[Prepared | None]") -> None:
+    """Give back a chunk that was prepared and will not be scored here."""
+    if upcoming.cancel() or upcoming.exception() is not None:
+        return
+    prepared = upcoming.result()
+    if prepared is not None:
+        scoring.complete_chunk(hand.db, prepared.claim, [])
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _begin(**kwargs: Any) -> None:
+    """In the child, before its first ring: the heartbeat, and the active model, so that the first scan waits less."""
+    hand = shift()
+    hand.beating().__enter__()
+    try:
+        hand.model(models.active(hand.db).id)
+    except DatabaseUnreachable as error:
+        log.error("%s", error)
+    hand.doing = "waiting"
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _end(**kwargs: Any) -> None:
+    """In the parent, told to stop: leave the note that the child looks for."""
+    import os
+
+    note = stopping_note(settings(), os.getpid())
+    note.parent.mkdir(parents=True, exist_ok=True)
+    note.touch()
