@@ -75,6 +75,8 @@ def _read_dicom(data: bytes, limits: Limits) -> Image:
 _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
 
 READERS: tuple[Reader, ...] = (
+    # First: a DICOM file may begin like a TIFF, in the preamble left to other formats (PS3.10 7.1).
+    Reader("dicom", starts_dicom, _read_dicom),
     Reader("png", lambda head: head.startswith(headers.PNG), _raster("png", headers.measure_png)),
     Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _read_jpeg),
     Reader(
@@ -92,7 +94,6 @@ READERS: tuple[Reader, ...] = (
         lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP",
         _raster("webp", headers.measure_webp),
     ),
-    Reader("dicom", starts_dicom, _read_dicom),
 )
 
 

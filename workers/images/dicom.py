@@ -111,7 +111,7 @@ def _show(stored: NDArray[np.integer], data_set: Dataset) -> Image:
 
 def _voi(inputs: NDArray[np.integer], data_set: Dataset, floor: int, bits: int) -> Values:
     """Stored values to 0-1. Without a VOI, the significant bits from `floor` on fill the range."""
-    values = np.asarray(apply_modality_lut(inputs, data_set))
+    values: Values = np.asarray(apply_modality_lut(inputs, data_set), np.float64)
     if data_set.get("VOILUTSequence"):
         depth = int(data_set.VOILUTSequence[0].LUTDescriptor[2])
         looked_up = np.asarray(apply_voi(np.rint(values).astype(np.int64), data_set), np.float64)
@@ -120,7 +120,7 @@ def _voi(inputs: NDArray[np.integer], data_set: Dataset, floor: int, bits: int) 
     if centre is not None and width is not None and width >= 1:
         return window(values, centre, width, str(data_set.get("VOILUTFunction") or "LINEAR"))
     ends = apply_modality_lut(np.array([floor, floor + 2**bits - 1]), data_set).astype(np.float64)
-    return np.clip((values.astype(np.float64) - ends.min()) / max(float(np.ptp(ends)), 1e-9), 0, 1)
+    return np.asarray(np.clip((values - ends.min()) / max(float(np.ptp(ends)), 1e-9), 0, 1))
 
 
 def _first(value: object) -> float | None:

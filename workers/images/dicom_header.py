@@ -93,10 +93,15 @@ class Header:
 
 
 def starts_dicom(head: bytes) -> bool:
-    """PS3.10 files, and the old habit of leaving out the preamble (first element of group 8 or 2)."""
-    if head[128:132] == b"DICM":
+    """PS3.10 files, sealed ones, and the old habit of leaving out the preamble (it starts with group 8 or 2)."""
+    if head[128:132] == b"DICM" or is_sealed(head):
         return True
     return head[:2] in (b"\x08\0", b"\x02\0") and head[3:4] == b"\0" and _plausible(head[2:8])
+
+
+def is_sealed(head: bytes) -> bool:
+    """A Secure DICOM File: an enveloped CMS message (PS3.15 B.1; the OID is RFC 5652's envelopedData)."""
+    return head[:1] == b"\x30" and b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03" in head[:32]
 
 
 def _plausible(rest: bytes) -> bool:
@@ -108,8 +113,11 @@ def _plausible(rest: bytes) -> bool:
 def parse(data: bytes, wanted: frozenset[int], *, limit: int) -> Header:
     """Walk the top level up to the pixels, and no further than `limit` bytes of the (inflated) data set.
 
-    Raises UnreadableImage: truncated where it ends within an element, unreadable where it makes no sense.
+    Raises UnreadableImage: truncated where it ends within an element, encrypted where it is sealed, unreadable
+    where it does not inflate.
     """
+    if is_sealed(data):
+        raise UnreadableImage(Reason.ENCRYPTED, "a sealed (CMS) DICOM file")
     meta, begin = _meta(data)
     syntax = meta.get(SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
     body = data

@@ -31,136 +31,40 @@ TRANSFER_SYNTAXES: dict[str, str] = {
     "1.2.840.10008.1.2.5": "RLE lossless",
 }
 # Objects that hold no picture of their own, or one that is not a radiograph's: PS3.3 C.7.3.1.1.1.
+# fmt: off
 _NOT_IMAGES = {
-    "SR",
-    "PR",
-    "KO",
-    "DOC",
-    "SEG",
-    "REG",
-    "RTPLAN",
-    "RTSTRUCT",
-    "RTDOSE",
-    "RTRECORD",
-    "ECG",
-    "AU",
-    "FID",
+    "SR", "PR", "KO", "DOC", "SEG", "REG", "RTPLAN", "RTSTRUCT", "RTDOSE", "RTRECORD", "ECG", "AU", "FID",
 }
 # No projection of a chest comes from these. An unlisted modality is left to the model's own gate.
 _NOT_RADIOGRAPHS = {
-    "CT",
-    "MR",
-    "PT",
-    "NM",
-    "US",
-    "MG",
-    "IO",
-    "PX",
-    "ES",
-    "GM",
-    "SM",
-    "OP",
-    "OPT",
-    "XC",
-    "BMD",
+    "CT", "MR", "PT", "NM", "US", "MG", "IO", "PX", "ES", "GM", "SM", "OP", "OPT", "XC", "BMD",
 }
 _NOT_FRONTAL = {
-    "LL",
-    "RL",
-    "LLO",
-    "RLO",
-    "LAO",
-    "RAO",
-    "LPO",
-    "RPO",
-    "LAT",
-    "LATERAL",
-    "OBLIQUE",
-    "OBL",
-    "AXIAL",
+    "LL", "RL", "LLO", "RLO", "LAO", "RAO", "LPO", "RPO", "LAT", "LATERAL", "OBLIQUE", "OBL", "AXIAL",
 }
 # Terms of PS3.16 annex L and their everyday forms. An unlisted word, in whatever language, is left to the gate.
 _NOT_CHEST = {
-    *(
-        "ABDOMEN",
-        "ANKLE",
-        "ARM",
-        "BRAIN",
-        "BREAST",
-        "CALCANEUS",
-        "CSPINE",
-        "ELBOW",
-        "EXTREMITY",
-        "EYE",
-        "FACE",
-    ),
-    *(
-        "FEMUR",
-        "FINGER",
-        "FOOT",
-        "FOREARM",
-        "HAND",
-        "HEAD",
-        "HEADNECK",
-        "HIP",
-        "HUMERUS",
-        "JAW",
-        "KNEE",
-        "LEG",
-    ),
-    *(
-        "LSPINE",
-        "MANDIBLE",
-        "MAXILLA",
-        "NECK",
-        "ORBIT",
-        "PATELLA",
-        "PELVIS",
-        "SACRUM",
-        "SHOULDER",
-        "SINUS",
-        "SKULL",
-    ),
-    *("SPINE", "SSPINE", "TIBIA", "TOE", "TSPINE", "WRIST", "ZYGOMA"),
+    "ABDOMEN", "ANKLE", "ARM", "BRAIN", "BREAST", "CALCANEUS", "CSPINE", "ELBOW", "EXTREMITY", "EYE",
+    "FACE", "FEMUR", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEADNECK", "HIP", "HUMERUS", "JAW",
+    "KNEE", "LEG", "LSPINE", "MANDIBLE", "MAXILLA", "NECK", "ORBIT", "PATELLA", "PELVIS", "SACRUM",
+    "SHOULDER", "SINUS", "SKULL", "SPINE", "SSPINE", "TIBIA", "TOE", "TSPINE", "WRIST", "ZYGOMA",
 }
+# fmt: on
 
 _MODALITY, _BODY_PART, _VIEW, _ORIENTATION = 0x00080060, 0x00180015, 0x00185101, 0x00200020
 _FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
-_SAMPLES, _ALLOCATED = 0x00280002, 0x00280100
+_SAMPLES, _PHOTOMETRIC, _ALLOCATED = 0x00280002, 0x00280004, 0x00280100
 _PATIENT, _STUDY, _SERIES, _INSTANCE = 0x00100020, 0x0020000D, 0x0020000E, 0x00080018
 _DATE, _AGE, _BIRTH, _SEX = 0x00080020, 0x00101010, 0x00100030, 0x00100040
 _SPACING, _IMAGER_SPACING, _CHARSET, _OBJECT = 0x00280030, 0x00181164, 0x00080005, 0x00080016
 
-WANTED = frozenset(
-    {
-        *(
-            _MODALITY,
-            _BODY_PART,
-            _VIEW,
-            _ORIENTATION,
-            _FRAMES,
-            _ROWS,
-            _COLUMNS,
-            _SAMPLES,
-            _ALLOCATED,
-            _PATIENT,
-        ),
-        *(
-            _STUDY,
-            _SERIES,
-            _INSTANCE,
-            _DATE,
-            _AGE,
-            _BIRTH,
-            _SEX,
-            _SPACING,
-            _IMAGER_SPACING,
-            _CHARSET,
-            _OBJECT,
-        ),
-        ENCRYPTED_ATTRIBUTES,
-    }
-)
+# fmt: off
+WANTED = frozenset({
+    _MODALITY, _BODY_PART, _VIEW, _ORIENTATION, _FRAMES, _ROWS, _COLUMNS, _SAMPLES, _PHOTOMETRIC, _ALLOCATED,
+    _PATIENT, _STUDY, _SERIES, _INSTANCE, _DATE, _AGE, _BIRTH, _SEX, _SPACING, _IMAGER_SPACING, _CHARSET,
+    _OBJECT, ENCRYPTED_ATTRIBUTES,
+})
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -250,8 +154,9 @@ def _frames(header: Header) -> int:
 
 def uncompressed_bytes(header: Header, frame: Frame) -> int:
     """Bytes that uncompressed pixels of that size take."""
-    bits = (header.number(_ALLOCATED) or 8) * (header.number(_SAMPLES) or 1)
-    return (frame.height * frame.width * bits + 7) // 8
+    # YBR_FULL_422 keeps colour for every other pixel only.
+    samples = 2 if header.text(_PHOTOMETRIC) == "YBR_FULL_422" else header.number(_SAMPLES) or 1
+    return (frame.height * frame.width * samples * (header.number(_ALLOCATED) or 8) + 7) // 8
 
 
 def refuse_what_is_not_screened(header: Header) -> None:

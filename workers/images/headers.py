@@ -9,6 +9,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from db.errors import UnreadableImage
 from db.words import Reason
@@ -95,18 +96,37 @@ def jpeg_has(data: bytes, marker: int, start: bytes) -> bool:
 def exif_orientation(block: bytes) -> int:
     """The orientation of an EXIF block (a TIFF in itself); 1 where there is none or it makes no sense."""
     try:
-        (first, *_) = tiff_pages(block)
-        return first.get(_ORIENTATION, [1])[0]
-    except (UnreadableImage, ValueError, IndexError):
+        return _first(next(tiff_pages(block), {}), _ORIENTATION, 1)
+    except UnreadableImage:
         return 1
 
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the integers; nothing else is asked for
-_WANTED = {254, 256, 257, 273, 274, 279, 324, 325}
+_KIND, _WIDTH, _HEIGHT, _PHOTOMETRIC, _OFFSETS, _SIZES = 254, 256, 257, 262, 273, 279
+_TILE_OFFSETS, _TILE_SIZES = 324, 325
+_WANTED = {
+    *(_KIND, _WIDTH, _HEIGHT, _PHOTOMETRIC, _OFFSETS, _SIZES, _TILE_OFFSETS, _TILE_SIZES, _ORIENTATION),
+}
 _MOST_PAGES = 1000
 
 
-def tiff_pages(data: bytes) -> Iterator[dict[int, list[int]]]:
+class Field(NamedTuple):
+    """A TIFF field: where its values lie, the struct format of one, the values."""
+
+    start: int
+    form: str
+    values: tuple[int, ...]
+
+
+Page = dict[int, Field]
+
+
+def _first(page: Page, tag: int, default: int) -> int:
+    values = page[tag].values if tag in page else ()
+    return values[0] if values else default
+
+
+def tiff_pages(data: bytes) -> Iterator[Page]:
     """The wanted integer fields of each page (IFD), classic or BigTIFF, either byte order."""
     end = "<" if data[:2] == b"II" else ">"
     big = unpack(end + "H", data, 2)[0] == 43
@@ -126,7 +146,7 @@ def tiff_pages(data: bytes) -> Iterator[dict[int, list[int]]]:
 
 def _tiff_fields(
     data: bytes, end: str, at: int, count: int, entry_form: str, offset_form: str
-) -> Iterator[tuple[int, list[int]]]:
+) -> Iterator[tuple[int, Field]]:
     head, inline = struct.calcsize("=" + entry_form), struct.calcsize("=" + offset_form)
     for entry in range(at, at + count * (head + inline), head + inline):
         tag, kind, n = unpack(end + entry_form, data, entry)
@@ -137,21 +157,34 @@ def _tiff_fields(
         start = entry + head if size <= inline else unpack(end + offset_form, data, entry + head)[0]
         if start + size > len(data):
             raise truncated("its directory points beyond its end")
-        yield tag, list(unpack(f"{end}{n}{form}", data, start))
+        yield tag, Field(start, end + form, unpack(f"{end}{n}{form}", data, start))
 
 
 def measure_tiff(data: bytes) -> Frame:
     """One page besides thumbnails; every strip or tile must lie within the file."""
-    pages = [page for page in tiff_pages(data) if not page.get(254, [0])[0] & 1]
+    pages = [page for page in tiff_pages(data) if not _first(page, _KIND, 0) & 1]
     if len(pages) > 1:
         raise UnreadableImage(Reason.MULTI_FRAME, f"{len(pages)} pages")
-    if not pages or not pages[0].get(256) or not pages[0].get(257):
+    if not pages or not _first(pages[0], _WIDTH, 0) or not _first(pages[0], _HEIGHT, 0):
         raise UnreadableImage(Reason.UNREADABLE, "a TIFF without a picture")
-    page = pages[0]
-    offsets, sizes = page.get(273) or page.get(324, []), page.get(279) or page.get(325, [])
-    if any(offset + size > len(data) for offset, size in zip(offsets, sizes, strict=False)):
-        raise truncated("its strips lie beyond its end")
-    return Frame(page[257][0], page[256][0], page.get(_ORIENTATION, [1])[0])
+    page, none = pages[0], Field(0, "", ())
+    for at, sizes in ((_OFFSETS, _SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
+        strips = zip(page.get(at, none).values, page.get(sizes, none).values, strict=False)
+        if any(offset + size > len(data) for offset, size in strips):
+            raise truncated("its strips lie beyond its end")
+    from_white = _first(page, _PHOTOMETRIC, 1) == 0
+    orientation = _first(page, _ORIENTATION, 1)
+    return Frame(_first(page, _HEIGHT, 0), _first(page, _WIDTH, 0), orientation, from_white)
+
+
+def plain_tiff(data: bytes) -> bytes:
+    """The same TIFF, saying that it is upright and counts from black: OpenCV obeys that for 8 bits, not for 16."""
+    plain = bytearray(data)
+    for page in tiff_pages(data):
+        for tag in (_ORIENTATION, _PHOTOMETRIC):
+            if tag in page and (tag == _ORIENTATION or page[tag].values[:1] == (0,)):
+                struct.pack_into(page[tag].form, plain, page[tag].start, 1)
+    return bytes(plain)
 
 
 def measure_bmp(data: bytes) -> Frame:

@@ -24,11 +24,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a file's header promises: pixels, and the EXIF orientation (1-8) in which to show them."""
+    """What a file's header promises: pixels as stored, the EXIF orientation (1-8) in which to show them, and
+    whether 0 is white."""
 
     height: int
     width: int
     orientation: int = 1
+    from_white: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def check(frame: Frame, limits: Limits) -> None:
         raise UnreadableImage(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} a side are needed")
 
 
-def significant_bits(samples: NDArray[np.uint16]) -> int:
+def significant_bits(samples: Samples) -> int:
     """How many of 16 bits the samples really use: the next power of two above the brightest.
 
     Burned-in letters at full white do not count: where 99 % of the samples need two bits fewer, those decide.

@@ -7,15 +7,16 @@ from numpy.typing import NDArray
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images.headers import jpeg_has
-from workers.images.picture import Frame, Image, Samples, fill, to_grey, turn
+from workers.images.headers import jpeg_has, plain_tiff
+from workers.images.picture import Frame, Image, Samples, fill, significant_bits, to_grey, turn
 
 
 def decode_raster(data: bytes, frame: Frame, source: str) -> Image:
     """PNG, TIFF, BMP, WebP of 8 or 16 bits a channel. Raises UnreadableImage(unreadable)."""
     try:
         # UNCHANGED: GRAYSCALE would throw away the low byte of 16, and turns by EXIF in some formats only.
-        colours = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        plain = plain_tiff(data) if source == "tiff" else data
+        colours = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise UnreadableImage(Reason.UNREADABLE, f"its {source} decoder refused it") from error
     if colours is None:
@@ -52,6 +53,9 @@ def _grey_of_inks(inks: NDArray[np.uint8], *, adobe: bool) -> NDArray[np.uint8]:
 
 
 def _finish(grey: Samples, frame: Frame, source: str) -> Image:
+    if frame.from_white:
+        highest = 255 if grey.dtype == np.uint8 else 2 ** significant_bits(grey) - 1
+        grey = highest - np.minimum(grey, highest)
     upright = turn(grey, frame.orientation)
     if upright.dtype == np.uint16:
         return fill(upright.astype(np.uint16, copy=False), source)
