@@ -2,6 +2,7 @@
 prepared. Nothing here decides what counts: the ledger does."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import numpy as np
 from celery.signals import worker_process_init, worker_shutting_down
 from numpy.typing import NDArray
 
-from db.errors import DatabaseUnreachable, RootUnavailable, UnreadableImage
+from db.errors import NightreadError, RootUnavailable, UnreadableImage
 from db.settings import settings
 from db.store import models, scoring
 from db.store.scoring import Claim, Failed, Rejected, Result, Scored, WaitingScan
@@ -206,7 +207,7 @@ def _begin(**kwargs: Any) -> None:
     hand.beating().__enter__()
     try:
         hand.model(models.active(hand.db).id)
-    except DatabaseUnreachable as error:
+    except NightreadError as error:
         log.error("%s", error)
     hand.doing = "waiting"
 
@@ -214,8 +215,6 @@ def _begin(**kwargs: Any) -> None:
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _end(**kwargs: Any) -> None:
     """In the parent, told to stop: leave the note that the child looks for."""
-    import os
-
     note = stopping_note(settings(), os.getpid())
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()

@@ -89,6 +89,12 @@ def active(db: Database) -> ModelView:
         return view(session, model_id)
 
 
+def registered(db: Database) -> list[ModelView]:
+    """Every registered trained model, in the order of registration."""
+    with db.reading() as session:
+        return [view(session, model_id) for model_id in session.scalars(select(TrainedModel.id)).all()]
+
+
 def get(db: Database, model_id: int) -> ModelView:
     """One trained model by id. Raises Unknown."""
     with db.reading() as session:

@@ -1,0 +1,117 @@
+"""Whole system over bare engine: images a second from submission to the last outcome, through queue, worker, decoder
+processes and ledger, over the frozen TensorFlow graph alone at the same batch size. Interleaved in one run.
+
+Images: 224-pixel JPEGs, real ones from NIGHTREAD_TEST_DATA where it is set, else the shipped samples with noise.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from db.settings import Settings
+from db.store import reading
+from db.store.connection import Database, connect
+from deploy import home, local
+from deploy.supervisor import Supervisor
+from producer import submission
+from workers import preprocessing, trained_models
+from workers.scoring import Scorer
+
+IMAGES = int(os.environ.get("BENCH_IMAGES", "480"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SAMPLES = Path(home.__file__).parent / "samples"
+
+
+def pictures() -> list[NDArray[np.uint8]]:
+    """224 x 224 grey pictures to write as JPEG files."""
+    data = os.environ.get("NIGHTREAD_TEST_DATA")
+    files = sorted(Path(data, "cxr").rglob("*.jpg")) if data else sorted(SAMPLES.rglob("*.png"))
+    read = (cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files[:: max(1, len(files) // IMAGES)])
+    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read if picture is not None]
+
+
+def write_folder(folder: Path, seed: int) -> None:
+    """IMAGES files that no earlier folder held: one grey level of noise makes each new to the site."""
+    folder.mkdir()
+    noise = np.random.default_rng(seed)
+    several = pictures()
+    for number in range(IMAGES):
+        picture = several[number % len(several)]
+        changed = np.clip(picture.astype(np.int16) + noise.integers(-1, 2, picture.shape), 0, 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{number:05d}.jpg"), changed)
+
+
+def system_rate(db: Database, folder: Path) -> float:
+    """Images a second from the first file looked at to the last outcome."""
+    started = time.perf_counter()
+    batch = submission.submit(db, folder, site_name="local").batch_id
+    while not reading.totals(db, batch).is_done:
+        time.sleep(0.1)
+    seconds = time.perf_counter() - started
+    totals = reading.totals(db, batch)
+    if totals.failed or totals.found != IMAGES:
+        raise SystemExit(f"not every image was accounted for: {totals}")
+    print(f"    {totals.scored} scored, {totals.flagged} flagged, {totals.rejected} rejected", file=sys.stderr)
+    return IMAGES / seconds
+
+
+def bare_rate(scorer: Scorer, pixels: NDArray[np.uint8]) -> float:
+    """Images a second of the frozen graph over pixels that lie ready."""
+    from workers.engines import tensorflow as engine
+
+    size = scorer.engine.batch_size
+    started = time.perf_counter()
+    for start in range(0, len(pixels), size):
+        engine.predict(scorer.engine, pixels[start : start + size])
+    return len(pixels) / (time.perf_counter() - started)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="nrb-") as folder:
+        config = Settings(home=Path(folder) / "h")
+        os.environ["NIGHTREAD_HOME"] = str(config.home)
+        db = connect(config)
+        home.make_ready(db)
+        folders = [Path(folder) / f"images{number}" for number in range(ROUNDS + 1)]
+        for seed, images in enumerate(folders):
+            write_folder(images, seed)
+        pixels = np.stack([preprocessing.prepare(picture, 224)[0] for picture in pictures()])
+        pixels = np.resize(pixels, (IMAGES, 224, 224))
+        threads = len(os.sched_getaffinity(0))
+        scorer = Scorer.load(trained_models.SHIPPED, batch_size=config.engine_batch, threads=threads)
+        bare_rate(scorer, pixels[:64])
+        with local._only_one(config) as lock:
+            supervisor = Supervisor(config.home / "logs", lock or 0, lambda text: print(text, file=sys.stderr))
+            supervisor.start([*local.queue_parts(config), *local.scoring_parts(config)])
+            try:
+                measure(db, scorer, pixels, folders)
+            finally:
+                supervisor.stop()
+
+
+def measure(db: Database, scorer: Scorer, pixels: NDArray[np.uint8], folders: list[Path]) -> None:
+    system_rate(db, folders[0])  # the worker loads its model during this one
+    ratios, pairs = [], []
+    for images in folders[1:]:
+        before = bare_rate(scorer, pixels)
+        whole = system_rate(db, images)
+        bare = statistics.mean((before, bare_rate(scorer, pixels)))
+        ratios.append(whole / bare)
+        pairs.append((whole, bare))
+        print(f"  system {whole:.1f}/s, bare {bare:.1f}/s, ratio {whole / bare:.3f}", file=sys.stderr)
+    print(
+        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, TensorFlow float32, "
+        f"{len(os.sched_getaffinity(0))} cores: whole system over bare frozen graph "
+        f"{statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})"
+    )
+
+
+if __name__ == "__main__":
+    main()

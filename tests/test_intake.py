@@ -1,0 +1,134 @@
+"""A folder's files: each is found once, and what cannot be screened says why."""
+
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from db.errors import RootUnavailable
+from db.words import Reason
+from producer.intake import find_files
+from producer.manifest import Manifest
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"not looked at here"
+
+
+def found_in(root, *, max_bytes=10_000, manifest=None):
+    files = list(find_files(root, max_bytes=max_bytes, manifest=manifest or Manifest()))
+    assert len({found.path for found in files}) == len(files)
+    return {found.path: found for found in files}
+
+
+def test_every_file_of_every_folder_is_found_with_the_hash_of_its_bytes(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one.png").write_bytes(PNG)
+    (tmp_path / "two").write_bytes(PNG + b"2")
+
+    found = found_in(tmp_path)
+
+    assert found["a/b/one.png"].sha256 == hashlib.sha256(PNG).hexdigest()
+    assert found["two"].reason is None
+    assert found.keys() == {"a/b/one.png", "two"}
+
+
+def test_content_decides_what_is_an_image_and_the_suffix_does_not(tmp_path):
+    (tmp_path / "picture.txt").write_bytes(PNG)
+    (tmp_path / "words.png").write_bytes(b"<html>")
+
+    found = found_in(tmp_path)
+
+    assert found["picture.txt"].reason is None
+    assert found["words.png"].reason is Reason.NOT_AN_IMAGE
+    assert "3c 68 74 6d 6c" in found["words.png"].detail
+
+
+def test_what_is_no_regular_file_is_found_and_not_opened(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link.png").symlink_to("/etc/passwd")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "large.png").write_bytes(PNG * 1000)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        found = found_in(tmp_path)
+
+    assert {path: one.reason for path, one in found.items()} == {
+        "empty": Reason.EMPTY,
+        "pipe": Reason.NOT_A_FILE,
+        "socket": Reason.NOT_A_FILE,
+        "link.png": Reason.OUTSIDE_ROOT,
+        "loop": Reason.OUTSIDE_ROOT,
+        "large.png": Reason.TOO_LARGE,
+    }
+
+
+def test_names_survive_byte_by_byte(tmp_path):
+    names = [b"line\nbreak.png", b"not-utf8-\xff\xfe.png", "\u202egnp.ürün".encode(), b"x" * 255]
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(PNG + name)
+
+    assert {os.fsencode(path) for path in found_in(tmp_path)} == set(names)
+
+
+def test_what_the_operator_may_not_read_is_found_and_says_so(tmp_path):
+    (tmp_path / "mine.png").write_bytes(PNG)
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (tmp_path / "secret.png").chmod(0)
+    (tmp_path / "closed").mkdir(mode=0)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    # Root reads everything: ask as somebody who does not.
+    asking = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from producer.intake import find_files\n"
+        "from producer.manifest import Manifest\n"
+        "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
+        "for f in find_files(Path(sys.argv[1]), max_bytes=10_000, manifest=Manifest()): print(f.path, f.reason)\n"
+    )
+
+    answer = subprocess.run([sys.executable, "-c", asking, tmp_path], capture_output=True, text=True, check=True)
+
+    assert set(answer.stdout.splitlines()) == {
+        "mine.png None",
+        "secret.png no_permission",
+        "closed no_permission",
+    }
+
+
+def test_a_root_that_does_not_answer_is_machinery_and_not_an_empty_folder(tmp_path):
+    with pytest.raises(RootUnavailable):
+        found_in(tmp_path / "unmounted")
+
+
+def test_the_manifest_links_patients_and_names_what_is_missing(tmp_path):
+    (tmp_path / "here.png").write_bytes(PNG)
+    (tmp_path / "other.png").write_bytes(PNG + b"2")
+    (tmp_path / "m.csv").write_text(
+        "path,patient,study,age,urgent\nhere.png,P1,S1,61.5,yes\n./gone.png,P2,,,\n", encoding="utf-8"
+    )
+
+    found = found_in(tmp_path, manifest=Manifest.read(tmp_path / "m.csv"))
+
+    here = found["here.png"]
+    assert (here.patient, here.study, here.age, here.urgent) == ("P1", "S1", 61.5, True)
+    assert (found["gone.png"].reason, found["gone.png"].patient) == (Reason.MISSING, "P2")
+    assert found["other.png"].patient is None
+    assert "m.csv" not in found
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["file,patient\na.png,P\n", "path,age\na.png,old\n", "path,urgent\na.png,perhaps\n", "path\na\na\n", "path\n,\n", ""],
+)
+def test_a_manifest_that_is_half_understood_is_refused(tmp_path, lines):
+    import click
+
+    (tmp_path / "m.csv").write_text(lines)
+
+    with pytest.raises(click.BadParameter, match=r"m\.csv"):
+        Manifest.read(tmp_path / "m.csv")

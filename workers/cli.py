@@ -1,0 +1,90 @@
+"""The admin's commands for workers and trained models. Celery and the engines load when a worker starts."""
+
+import logging
+import socket
+
+import click
+
+from db.settings import settings
+from db.store import models as model_store
+from db.store import reading
+from db.store.connection import database
+from db.words import Exit
+from workers import devices
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@click.command()
+@click.option("--device", default=None, help="cpu, gpu:0, gpu:1 … (default: the first there is).")
+@click.option("--all", "is_all", is_flag=True, default=False, help="One worker for every device of this machine.")
+def worker(device: str | None, is_all: bool) -> int:
+    """Score what waits, on one pinned device, until told to stop."""
+    if is_all and device is not None:
+        raise click.UsageError("--all and --device exclude each other")
+    if is_all:
+        return devices.run_all()
+    chosen = device or devices.devices()[0]
+    try:
+        devices.pin(chosen)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--device") from error
+    return _work(chosen)
+
+
+def _work(device: str) -> int:
+    """Run Celery's worker here; its one child, spawned, is what loads the engine."""
+    from workers.tasks import app
+
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    arguments = ["worker", "--hostname", f"{device.replace(':', '')}@{socket.gethostname()}", "--loglevel", "WARNING"]
+    app.worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    return Exit.DONE
+
+
+@click.command()
+def sweep() -> None:
+    """Ring for what waits and take back what was lost, until told to stop."""
+    from workers.sweep import run  # kombu is not loaded for the other commands
+
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    run(database(), every_seconds=settings().sweep_seconds)
+
+
+@click.command()
+@click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
+def workers(is_json: bool) -> int:
+    """The workers as their heartbeats tell."""
+    from producer.reports import print_json
+
+    known = reading.workers(database())
+    if is_json:
+        print_json([{**vars(one), "alive": one.alive} for one in known])
+    else:
+        for one in known:
+            state = "alive" if one.alive else "stopped" if one.stopped else f"silent for {one.silent:,.0f} s"
+            click.echo(f"{one.name:<40} {state:<20} {one.scans:>10,} scans  {one.doing}")
+    return Exit.DONE if any(one.alive for one in known) else Exit.PARTIAL
+
+
+@click.group()
+def models() -> None:
+    """Trained models."""
+
+
+@models.command("list")
+@click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
+def list_models(is_json: bool) -> None:
+    """Registered trained models; new batches run with the active one."""
+    from producer.reports import print_json
+
+    db = database()
+    active = model_store.active(db).id
+    known = model_store.registered(db)
+    if is_json:
+        fields = ("id", "name", "version", "architecture", "threshold", "weights_sha256", "folder")
+        print_json([{**{f: getattr(one, f) for f in fields}, "active": one.id == active} for one in known])
+        return
+    for one in known:
+        mark = "active" if one.id == active else ""
+        click.echo(f"{one.label:<32} {one.architecture:<12} threshold {one.threshold:.3f}  {mark}")
