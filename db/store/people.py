@@ -67,6 +67,28 @@ def set_password(db: Database, user_id: int, password_hash: str, *, by: str) -> 
         record(session, by, "password_changed", f"user {user_id}")
 
 
+def rehash_password(db: Database, user_id: int, password_hash: str) -> None:
+    """Keep the same password under a newer hash; sessions go on."""
+    with db.writing() as session:
+        session.get_one(User, user_id).password_hash = password_hash
+        record(session, "web", "password_rehashed", f"user {user_id}")
+
+
+def enable_user(db: Database, user_id: int, *, by: str) -> None:
+    """Let a disabled user in again."""
+    with db.writing() as session:
+        session.get_one(User, user_id).disabled_at = None
+        record(session, by, "user_enabled", f"user {user_id}")
+
+
+def give_site(db: Database, user_id: int, site_id: int, *, by: str) -> None:
+    """Let a reader open the scans of one more site; nothing happens where they may already."""
+    with db.writing() as session:
+        if session.get(UserSite, (user_id, site_id)) is None:
+            session.add(UserSite(user_id=user_id, site_id=site_id))
+            record(session, by, "site_given", f"user {user_id}", {"site": site_id})
+
+
 def disable_user(db: Database, user_id: int, *, by: str) -> None:
     """Keep a user out from now on; every session of theirs ends."""
     with db.writing() as session:
@@ -83,8 +105,10 @@ def start_session(db: Database, user_id: int, token_sha256: str, *, by: str) -> 
         record(session, by, "signed_in", f"user {user_id}")
 
 
-def session_user(db: Database, token_sha256: str, *, idle: timedelta, longest: timedelta) -> UserView | None:
-    """Who holds this session, and that they were seen now; None when it ended or ran out."""
+def session_user(
+    db: Database, token_sha256: str, *, idle: timedelta, longest: timedelta, is_active: bool = True
+) -> UserView | None:
+    """Who holds this session, and, where `is_active`, that they were seen now; None when it ended or ran out."""
     with db.reading() as session:
         row = session.scalar(select(WebSession).where(WebSession.token_sha256 == token_sha256))
         if row is None or row.ended_at or row.seen_at < now() - idle or row.created_at < now() - longest:
@@ -93,7 +117,7 @@ def session_user(db: Database, token_sha256: str, *, idle: timedelta, longest: t
         name, is_disabled = user.name, user.disabled_at is not None
     if is_disabled:
         return None
-    if seen < now() - timedelta(minutes=1):  # one write a minute and session, not one a request
+    if is_active and seen < now() - timedelta(minutes=1):  # one write a minute and session, not one a request
         with db.writing() as session:
             session.execute(update(WebSession).where(WebSession.id == session_id).values(seen_at=now()))
     return user_named(db, name)
@@ -113,10 +137,16 @@ def note_event(db: Database, *, by: str, action: str, about: str, detail: dict[s
         record(session, by, action, about, dict(detail or {}))
 
 
-def recent_events(db: Database, action: str, about: str, *, within: timedelta) -> int:
-    """How often something was recorded lately (failed sign-ins of one name or one address, say)."""
+def recent_events(
+    db: Database, action: str, about: str, *, within: timedelta, since: tuple[str, str] | None = None
+) -> int:
+    """How often something was recorded lately (failed sign-ins of one name or one address, say); `since` is the
+    action and object of an event that starts the count anew."""
     with db.reading() as session:
-        same = (AuditEvent.action == action, AuditEvent.object == about, AuditEvent.at > now() - within)
+        same = [AuditEvent.action == action, AuditEvent.object == about, AuditEvent.at > now() - within]
+        if since is not None:
+            anew = select(func.max(AuditEvent.id)).where(AuditEvent.action == since[0], AuditEvent.object == since[1])
+            same.append(AuditEvent.id > func.coalesce(anew.scalar_subquery(), 0))
         return session.scalar(select(func.count()).where(*same)) or 0
 
 

@@ -85,6 +85,7 @@ class ScanView:
     path: str
     site: str
     batch: int
+    root: str
     patient: str | None
     study: str | None
     age: float | None
@@ -127,12 +128,16 @@ def totals(db: Database, batch_id: int) -> Totals:
         return _totals(session, batch_id)
 
 
-def batches(db: Database, *, site_ids: set[int] | None = None, limit: int = 50) -> list[Totals]:
-    """The newest batches first, of these sites or of all."""
+def batches(
+    db: Database, *, site_ids: set[int] | None = None, batch_ids: set[int] | None = None, limit: int = 50
+) -> list[Totals]:
+    """The newest batches first, of these sites or of all, and of these ids or of any."""
     with db.reading() as session:
         wanted = select(Batch.id).order_by(Batch.id.desc()).limit(limit)
         if site_ids is not None:
             wanted = wanted.where(Batch.site_id.in_(site_ids))
+        if batch_ids is not None:
+            wanted = wanted.where(Batch.id.in_(batch_ids))
         return [_totals(session, batch_id) for batch_id in session.scalars(wanted).all()]
 
 
@@ -210,6 +215,7 @@ def scan(db: Database, key: str, *, site_ids: set[int]) -> ScanView:
             path=row.path,
             site=site,
             batch=batch.id,
+            root=batch.root,
             patient=row.patient,
             study=row.study,
             age=row.age,

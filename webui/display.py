@@ -1,0 +1,66 @@
+"""How things are written on pages: scores, moments, and text that came from outside."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flask import Flask
+
+from db.store.reading import Totals, printable
+from db.words import CAUSE_MEANINGS, REASON_MEANINGS
+
+SAMPLES = Path(__file__).parents[1] / "deploy" / "samples"
+MEANINGS = {str(code): text for table in (REASON_MEANINGS, CAUSE_MEANINGS) for code, text in table.items()}
+
+
+def install(app: Flask) -> None:
+    """Make these available to the templates."""
+    app.jinja_env.filters.update(
+        count="{:,}".format,
+        code=lambda code: str(code).replace("_", " "),
+        folder=folder,
+        meaning=lambda code: MEANINGS.get(str(code), ""),
+        moment=moment,
+        printable=printable,
+        prose=prose,
+        score=score,
+    )
+    app.jinja_env.globals.update(is_sample=is_sample, time_left=time_left)
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+
+def score(value: float) -> str:
+    """A probability to three places; one that is not certain is never written as 1.000 or 0.000."""
+    if 0.9995 <= value < 1:
+        return "> 0.999"
+    return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
+
+
+def moment(at: datetime) -> str:
+    """A moment to the minute, in UTC."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def prose(text: str) -> str:
+    """A note as it was typed, line by line; control and direction characters are shown, not obeyed."""
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def folder(root: str) -> str:
+    """The last two names of a folder's path, to tell batches apart."""
+    return printable("/".join(Path(root).parts[-2:]))
+
+
+def is_sample(root: str) -> bool:
+    """Whether a batch is of the drawn samples that ship with the project."""
+    return Path(root).is_relative_to(SAMPLES)
+
+
+def time_left(totals: Totals) -> str:
+    """A rough guess in words, from the rate so far; empty when there is nothing to go by."""
+    ended = totals.found - totals.waiting
+    if not totals.waiting or not ended or not totals.seconds:
+        return ""
+    minutes = totals.waiting * totals.seconds / ended / 60
+    if minutes < 1:
+        return "under a minute left"
+    return f"about {minutes:.0f} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"

@@ -1,0 +1,98 @@
+"""Who gets in: every page asks for a signed-in user unless it is marked public; every change comes from our pages."""
+
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from flask import Flask, abort, current_app, g, redirect, request, url_for
+from flask.typing import ResponseReturnValue
+
+from db.store.connection import Database
+from db.store.people import UserView
+from db.words import Role
+from webui import sessions
+
+View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+STATIC = "static"
+
+
+def install(app: Flask) -> None:
+    """Put the guard before every request of the application."""
+    app.before_request(_refuse_foreign_changes)
+    app.before_request(_admit)
+
+
+def public(view: View) -> View:
+    """Mark a view that needs no sign-in."""
+    view.is_public = True  # type: ignore[attr-defined]
+    return view
+
+
+def passive(view: View) -> View:
+    """Mark a view that a page polls by itself: it does not keep an idle session alive."""
+    view.is_passive = True  # type: ignore[attr-defined]
+    return view
+
+
+def needs(role: Role) -> Callable[[View], View]:
+    """Mark a view that only this role may use."""
+
+    def mark(view: View) -> View:
+        view.role = role  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def database() -> Database:
+    """The application's database."""
+    db: Database = current_app.extensions["nightread"]
+    return db
+
+
+def me() -> UserView:
+    """Who is signed in; only for views that are not public."""
+    user: UserView = g.user
+    return user
+
+
+def my_sites() -> set[int]:
+    """The sites whose scans the signed-in user may see."""
+    return set(me().site_ids)
+
+
+def _refuse_foreign_changes() -> None:
+    """A change must come from a page of ours, besides carrying its token. Browsers state where a request comes
+    from in Sec-Fetch-Site (https and loopback); older ones only in Origin."""
+    if request.method in SAFE_METHODS:
+        return
+    if not _comes_from_us():
+        abort(400, "This came from another page.")
+
+
+def _comes_from_us() -> bool:
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site == "same-origin"
+    return origin is None or urlsplit(origin).netloc == request.host
+
+
+def _admit() -> ResponseReturnValue | None:
+    view = current_app.view_functions.get(request.endpoint or "")
+    if request.endpoint == STATIC or getattr(view, "is_public", False):
+        return None
+    g.user = sessions.holder(database(), is_active=not getattr(view, "is_passive", False))
+    if g.user is None:
+        return _ask_to_sign_in()
+    if getattr(view, "role", g.user.role) != g.user.role:
+        abort(403)
+    return None
+
+
+def _ask_to_sign_in() -> ResponseReturnValue:
+    if request.path.endswith((".png", ".json")):
+        abort(401)
+    was_changing = request.method not in SAFE_METHODS
+    after = request.path if request.path != "/" else None
+    return redirect(url_for("auth.sign_in", next=after, lost=1 if was_changing else None), 303)

@@ -1,0 +1,55 @@
+"""Passwords: argon2id hashes, generated ones, and what a chosen one must be."""
+
+import secrets
+from functools import cache
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from db.errors import Refused
+
+LEAST_CHARACTERS = 12
+MOST_CHARACTERS = 256  # bounds the work of one attempt
+LEAST_DIFFERENT = 5
+# OWASP's floor is 19 MiB and 2 passes; RFC 9106's second choice (64 MiB, 3 passes) costs a sign-in under 0.2 s.
+_HASHER = PasswordHasher(time_cost=3, memory_cost=64 * 1024, parallelism=1)
+# No 0/o, 1/l/i: these get read aloud and copied by hand.
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+def generate() -> str:
+    """A new password of four groups of five letters and digits (99 bits)."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(5)) for _ in range(4))
+
+
+def hash_password(password: str) -> str:
+    """The argon2id hash to keep."""
+    return _HASHER.hash(password)
+
+
+def matches(password_hash: str | None, password: str) -> bool:
+    """Whether the password fits the hash. None (no such user) costs as much time as a wrong password."""
+    try:
+        return _HASHER.verify(password_hash or _nobody(), password[:MOST_CHARACTERS]) and password_hash is not None
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def needs_rehash(password_hash: str) -> bool:
+    """Whether the hash was made with other parameters than today's."""
+    return _HASHER.check_needs_rehash(password_hash)
+
+
+def check_choice(password: str, name: str) -> None:
+    """Raises Refused, saying what to change, for a password that is too short, too long or too easy."""
+    if len(password) < LEAST_CHARACTERS:
+        raise Refused(f"A password needs at least {LEAST_CHARACTERS} characters; three unrelated words will do.")
+    if len(password) > MOST_CHARACTERS:
+        raise Refused(f"A password may have at most {MOST_CHARACTERS} characters.")
+    if len(set(password)) < LEAST_DIFFERENT or name.casefold() in password.casefold():
+        raise Refused("That password is easy to guess: leave your name out and vary the characters.")
+
+
+@cache
+def _nobody() -> str:
+    return hash_password(secrets.token_hex(16))

@@ -1,0 +1,113 @@
+"""One scan: the picture, what the machine says, and the reader's verdict."""
+
+from pathlib import Path
+
+from flask import Blueprint, abort, flash, redirect, render_template, request, send_file, url_for
+from flask.typing import ResponseReturnValue
+
+from db.files import derived_path
+from db.store import people, reading
+from db.store.reading import ScanView
+from db.words import Kind, Role, Verdict
+from webui.guard import database, me, my_sites, needs
+
+bp = Blueprint("review", __name__)
+NOTE_CHARACTERS = 10_000
+VERDICTS = {
+    Verdict.CONFIRM: ("C", "Confirm", "the flag is right: act on it"),
+    Verdict.DISMISS: ("D", "Dismiss", "the flag is wrong: nothing suspicious"),
+    Verdict.UNSURE: ("U", "Unsure", "needs another look or another image"),
+}
+
+
+@bp.get("/scan/<key:key>")
+def show(key: str) -> ResponseReturnValue:
+    """The scan page; that it was opened goes on record."""
+    scan = _scan(key)
+    people.note_event(database(), by=me().name, action="viewed", about=f"scan {scan.scan_id}")
+    return _page(scan)
+
+
+@bp.post("/scan/<key:key>")
+@needs(Role.READER)
+def give_verdict(key: str) -> ResponseReturnValue:
+    """Append the verdict, then on to the worst scan that nobody has read."""
+    scan = _scan(key)
+    if not _is_scored(scan):
+        abort(400, "Only a scored scan takes a verdict.")
+    note = request.form.get("note", "").replace("\r\n", "\n").replace("\0", "").strip()
+    try:
+        verdict = Verdict(request.form.get("verdict", ""))
+    except ValueError:
+        return _page(scan, note=note, problem="Choose confirm, dismiss or unsure first."), 400
+    if len(note) > NOTE_CHARACTERS:
+        return _page(scan, note=note, problem=f"A note may have {NOTE_CHARACTERS:,} characters."), 400
+    people.add_review(database(), scan.scan_id, reader=me(), verdict=verdict, note=note)
+    flash(f"Saved: {verdict}.")
+    return redirect(_worst_unread(), 303)
+
+
+@bp.get("/scan/<key:key>/next")
+def skip(key: str) -> ResponseReturnValue:
+    """Leave this scan unread: on to the next one down the list, or back to its top."""
+    scan = _scan(key)
+    below = []
+    if scan.outcome is not None and scan.outcome.score is not None:
+        here = (scan.outcome.score, scan.scan_id)
+        below = reading.worklist(database(), site_ids=my_sites(), after=here, limit=1)
+    return redirect(url_for("review.show", key=below[0].key) if below else url_for("worklist.index"), 303)
+
+
+@bp.get("/scan/<key:key>/image.png")
+def image(key: str) -> ResponseReturnValue:
+    """The lossless review copy: grey, 8 or 16 bits."""
+    scan = _scan(key)
+    people.note_event(database(), by=me().name, action="viewed_image", about=f"scan {scan.scan_id}")
+    return _picture(scan, "image")
+
+
+@bp.get("/scan/<key:key>/heat.png")
+def heat(key: str) -> ResponseReturnValue:
+    """The heat map: a transparent overlay of the same proportions as the picture."""
+    return _picture(_scan(key), "heat")
+
+
+def _scan(key: str) -> ScanView:
+    return reading.scan(database(), key, site_ids=my_sites())
+
+
+def _page(scan: ScanView, *, note: str = "", problem: str = "") -> str:
+    return render_template(
+        "scan.html",
+        scan=scan,
+        outcome=scan.outcome,
+        reviews=people.reviews(database(), scan.scan_id),
+        unread=reading.unread(database(), site_ids=my_sites()),
+        has_image=_path(scan, "image").is_file(),
+        has_heat=_path(scan, "heat").is_file(),
+        may_decide=me().role == Role.READER and _is_scored(scan),
+        verdicts=VERDICTS,
+        note=note,
+        note_characters=NOTE_CHARACTERS,
+        problem=problem,
+    )
+
+
+def _is_scored(scan: ScanView) -> bool:
+    return scan.outcome is not None and scan.outcome.kind == Kind.SCORED
+
+
+def _path(scan: ScanView, kind: str) -> Path:
+    return derived_path(database().config.derived, scan.key, kind)
+
+
+def _picture(scan: ScanView, kind: str) -> ResponseReturnValue:
+    path = _path(scan, kind)
+    if not path.is_file():
+        abort(404)
+    return send_file(path, mimetype="image/png", etag=False, last_modified=None, conditional=False)
+
+
+def _worst_unread() -> str:
+    worst = reading.worklist(database(), site_ids=my_sites(), limit=1)
+    return url_for("review.show", key=worst[0].key) if worst else url_for("worklist.index")

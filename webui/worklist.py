@@ -1,0 +1,47 @@
+"""The worklist: flagged scans that nobody has read, worst first."""
+
+import math
+
+from flask import Blueprint, abort, render_template, request
+from flask.typing import ResponseReturnValue
+
+from db.store import people, reading
+from webui.guard import database, me, my_sites
+
+bp = Blueprint("worklist", __name__)
+PAGE = 50
+
+
+@bp.get("/")
+def index() -> ResponseReturnValue:
+    """One page of the list; `after` is the score and id of the last line of the page before."""
+    after = place(request.args.get("after", ""))
+    db, sites = database(), my_sites()
+    items = reading.worklist(db, site_ids=sites, after=after, limit=PAGE + 1)
+    people.note_event(db, by=me().name, action="listed", about="worklist")
+    return render_template(
+        "worklist.html",
+        items=items[:PAGE],
+        next_place=written(items[PAGE - 1].score, items[PAGE - 1].scan_id) if len(items) > PAGE else None,
+        is_first=after is None,
+        unread=reading.unread(db, site_ids=sites),
+    )
+
+
+def place(text: str) -> tuple[float, int] | None:
+    """A place in the list as an address has it ("0.93:17"); None for the top. Anything else is a bad request."""
+    if not text:
+        return None
+    score, _, scan_id = text.partition(":")
+    try:
+        found = float(score), int(scan_id)
+    except ValueError:
+        abort(400, "That is no place in the list.")
+    if not math.isfinite(found[0]) or not 0 <= found[1] < 2**63:
+        abort(400, "That is no place in the list.")
+    return found
+
+
+def written(score: float, scan_id: int) -> str:
+    """A place in the list for an address; `repr` keeps every bit of the score, so that ties neither repeat nor skip."""
+    return f"{score!r}:{scan_id}"
