@@ -1,0 +1,181 @@
+"""What a night needs, checked one by one; every problem comes with its fix. Changes nothing, loads no engine."""
+
+import importlib.util
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom.pixels.decoders.base import get_decoder
+from sqlalchemy import make_url, select
+
+from db import migrate
+from db.errors import DatabaseUnreachable, NightreadError, QueueUnreachable
+from db.store import models
+from db.store.connection import Database, epoch_now
+from db.words import Exit
+from deploy import queue_server
+from workers import devices, queue, trained_models
+from workers.images.dicom_rules import TRANSFER_SYNTAXES
+
+LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of review copies and heat maps
+CLOCK_SECONDS = 5.0
+NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
+SECRETS = ("passwords.txt", "audit.key", "web.key")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what was seen and, where it is a problem, what to do about it."""
+
+    name: str
+    ok: bool
+    said: str
+    fix: str = ""
+    unreachable: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape of `doctor --json`."""
+        return {name: value for name, value in asdict(self).items() if name != "unreachable"}
+
+
+def examine(db: Database) -> list[Check]:
+    """Every check, in the order in which to repair."""
+    return [_guarded(name, check, db) for name, check in CHECKS.items()]
+
+
+def exit_code(found: Sequence[Check]) -> Exit:
+    """0 when all is well, 3 when queue or database are out of reach, 1 for any other problem."""
+    if any(check.unreachable for check in found):
+        return Exit.UNREACHABLE
+    return Exit.DONE if all(check.ok for check in found) else Exit.PARTIAL
+
+
+def check_home(db: Database) -> Check:
+    """The home folder and its secrets belong to this user alone."""
+    home = db.config.home
+    if not home.is_dir():
+        return Check("home", False, f"{home} does not exist", "run `nightread init`, or set NIGHTREAD_HOME")
+    others = [path for path in (home, *(home / name for name in SECRETS)) if path.exists() and _open_to_others(path)]
+    if others:
+        listed = " ".join(map(str, others))
+        return Check("home", False, f"others may read {listed}", f"chmod go-rwx {listed}")
+    if not os.access(home, os.W_OK | os.X_OK):
+        return Check("home", False, f"{home} may not be written", f"give it to the user who runs nightread: {home}")
+    return Check("home", True, f"{home}, private to this user")
+
+
+def check_database(db: Database) -> Check:
+    """It answers and has the structure that this code expects."""
+    url = make_url(db.config.database)
+    shown = url.render_as_string(hide_password=True)
+    if db.is_sqlite and not Path(url.database or "").exists():
+        return Check("database", False, f"{shown} does not exist yet", "run `nightread init`", unreachable=True)
+    if not migrate.is_current(db):
+        return Check("database", False, f"{shown} has another structure than this version", "run `nightread init`")
+    return Check("database", True, f"{shown} answers, structure current")
+
+
+def check_queue(db: Database) -> Check:
+    """The configured server answers; or the private one runs, or could be started."""
+    config = db.config
+    if not config.queue_url.get_secret_value() and not queue_server.is_running(config):
+        program = queue_server.find_server()
+        major, minor = queue_server.version(program)
+        return Check("queue", True, f"not running now; `nightread up` starts {program} ({major}.{minor})")
+    queue.ping(with_app=queue.make_app(config))
+    return Check(
+        "queue", True, "the configured server answers" if config.queue_url else f"{config.queue_socket} answers"
+    )
+
+
+def check_disk(db: Database) -> Check:
+    """Room for a night's review copies in the home folder."""
+    there = next(folder for folder in (db.config.home, *db.config.home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    said = f"{free / 1e9:.1f} GB free at {there}"
+    fix = "make room, or move the home with NIGHTREAD_HOME to a larger disk"
+    return Check("disk", free >= LEAST_FREE_BYTES, said, fix if free < LEAST_FREE_BYTES else "")
+
+
+def check_codecs(db: Database) -> Check:
+    """Every DICOM transfer syntax that intake accepts can be decoded here."""
+    missing = [name for uid, name in TRANSFER_SYNTAXES.items() if not decodes(uid)]
+    said = f"{len(TRANSFER_SYNTAXES) - len(missing)} of {len(TRANSFER_SYNTAXES)} DICOM transfer syntaxes decode"
+    if missing:
+        fix = "pip install python-gdcm pyjpegls pylibjpeg-openjpeg"
+        return Check("codecs", False, f"{said}; not {', '.join(missing)}", fix)
+    return Check("codecs", True, said)
+
+
+def check_devices(db: Database) -> Check:
+    """There is something to score on, and an engine to do it with."""
+    listed = ", ".join(devices.devices())
+    if importlib.util.find_spec("tensorflow") is not None:
+        return Check("devices", True, f"{listed}, one worker each")
+    if not db.config.is_embedded:
+        return Check("devices", True, "no TensorFlow: this machine can submit and review; others score")
+    return Check("devices", False, f"{listed}, but no TensorFlow to use it", "pip install 'nightread[worker]'")
+
+
+def check_model(db: Database) -> Check:
+    """The active trained model's folder is whole and is the one that was registered."""
+    active = models.active(db)
+    found = trained_models.load_folder(Path(active.folder))
+    if found.weights.sha256 != active.weights_sha256:
+        fix = "restore the folder, or register the new one under another version"
+        return Check("model", False, f"{active.folder} holds other weights than {active.label}", fix)
+    return Check(
+        "model", True, f"{active.label}, sha256 {found.weights.sha256[:12]}…, threshold {active.threshold:.3f}"
+    )
+
+
+def check_clock(db: Database) -> Check:
+    """This machine and the database agree about the time (leases live on the database's clock, reports on ours)."""
+    with db.reading() as session:
+        theirs = float(session.scalar(select(epoch_now())) or 0.0)
+    apart = abs(time.time() - theirs)
+    if apart > CLOCK_SECONDS:
+        return Check("clock", False, f"{apart:.0f} s from the database's", "run NTP on both machines")
+    if time.time() < Path(__file__).stat().st_mtime - 86_400:
+        return Check("clock", False, "set to before nightread was installed", "set it: `timedatectl set-ntp true`")
+    return Check("clock", True, "agrees with the database's")
+
+
+CHECKS: dict[str, Callable[[Database], Check]] = {
+    "home": check_home,
+    "disk": check_disk,
+    "database": check_database,
+    "queue": check_queue,
+    "model": check_model,
+    "devices": check_devices,
+    "codecs": check_codecs,
+    "clock": check_clock,
+}
+
+
+def decodes(uid: str) -> bool:
+    """Whether DICOM pixels of this transfer syntax can be decoded here."""
+    return uid in NATIVE or get_decoder(uid).is_available
+
+
+def _guarded(name: str, check: Callable[[Database], Check], db: Database) -> Check:
+    if name in ("model", "clock") and not check_database(db).ok:
+        return Check(name, False, "cannot be looked at before the database is in order", "repair the database first")
+    try:
+        return check(db)
+    except QueueUnreachable as error:
+        return Check(name, False, str(error), "start it, or correct NIGHTREAD_QUEUE_URL", unreachable=True)
+    except DatabaseUnreachable as error:
+        return Check(name, False, str(error), "start it, or correct NIGHTREAD_DATABASE_URL", unreachable=True)
+    except NightreadError as error:
+        return Check(name, False, str(error), "run `nightread init`; if it stays, install nightread again")
+
+
+def _open_to_others(path: Path) -> bool:
+    found = path.stat()
+    return bool(stat.S_IMODE(found.st_mode) & 0o077) or found.st_uid != os.getuid()

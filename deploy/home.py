@@ -1,0 +1,138 @@
+"""The home folder made ready: private, with its database, its site, its trained model and the first users."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from argon2 import PasswordHasher
+
+from db import migrate
+from db.errors import Refused, Unknown
+from db.settings import Settings
+from db.store import intake, models, people
+from db.store.connection import Database
+from db.words import Role
+from deploy.queue_server import private_folder
+from workers import trained_models
+
+SITE = "local"
+BY = "nightread init"
+FIRST_USERS = {"admin": Role.ADMIN, "reader": Role.READER}
+# No letters or digits that look alike: people type these once from a file.
+ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What `make_ready` found or made; `passwords` only holds those of users that it made just now."""
+
+    passwords_file: Path
+    model: str
+    passwords: dict[str, str] = field(default_factory=dict)
+
+
+def make_ready(db: Database) -> Ready:
+    """Bring a home folder from nothing, or from wherever an earlier start was interrupted, to ready; works twice.
+
+    Raises Refused where the folder belongs to somebody else, ModelRefused where the shipped model was altered,
+    DatabaseUnreachable where the configured database does not answer.
+    """
+    own_folder(db.config.home)
+    with locked(db.config.home / "init.lock"):
+        if not migrate.is_current(db):
+            migrate.upgrade(db)
+        if SITE not in {site.name for site in intake.sites(db)}:
+            intake.add_site(db, SITE, by=BY)
+        label = _ship_model(db, trained_models.SHIPPED)
+        return Ready(_passwords_file(db.config), label, _first_users(db))
+
+
+def own_folder(folder: Path) -> None:
+    """Make the home folder, or keep others out of one that is there. Raises Refused when it is somebody else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid == os.getuid():
+        folder.chmod(0o700)
+    private_folder(folder.resolve())
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Wait for, then hold, a lock between processes."""
+    with file.open("a") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+def registration(folder: Path) -> models.Registration:
+    """What a trained model's folder says of itself, with its recommended threshold. Raises ModelRefused."""
+    model = trained_models.load_folder(folder)
+    threshold = trained_models.recommended_threshold(folder)
+    return models.Registration(
+        name=model.name,
+        version=model.version,
+        folder=str(folder),
+        architecture=model.architecture,
+        classes=list(model.classes),
+        flag_classes=list(model.flag_classes),
+        input_size=model.input_size,
+        preprocessing_version=model.preprocessing.version,
+        weights_sha256=model.weights.sha256,
+        minimum_age=float(model.intended_use.minimum_age),
+        report=trained_models.read_report(folder),
+        threshold=threshold.value,
+        threshold_why=threshold.why,
+    )
+
+
+def _ship_model(db: Database, folder: Path) -> str:
+    """Register the model that ships; activate it where no model is active. The label of the active one."""
+    model_id = models.register(db, registration(folder), by=BY)
+    try:
+        return models.active(db).label
+    except Unknown:
+        models.activate(db, model_id, why="the model that ships", by=BY)
+        return models.active(db).label
+
+
+def _first_users(db: Database) -> dict[str, str]:
+    """Make the first users where there are none. Their passwords are on file before the users exist, so that an
+    interrupted start is gone on with and nobody is locked out."""
+    known = {user.name for user in people.users(db)}
+    file = _passwords_file(db.config)
+    if not known and not file.exists():
+        _write_private(file, "".join(f"{name} {_password()}\n" for name in FIRST_USERS))
+    if not file.exists() or FIRST_USERS.keys() <= known:
+        return {}
+    planned = dict(line.split() for line in file.read_text().splitlines())
+    made = {name: planned[name] for name in FIRST_USERS if name in planned and name not in known}
+    sites = {site.id for site in intake.sites(db)}
+    for name, password in made.items():
+        role = FIRST_USERS[name]
+        hashed = PasswordHasher().hash(password)
+        people.add_user(db, name, role=role, password_hash=hashed, site_ids=sites, by=BY)
+    return made
+
+
+def _passwords_file(config: Settings) -> Path:
+    return config.home / "passwords.txt"
+
+
+def _password() -> str:
+    """20 random letters and digits in groups: 99 bits."""
+    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(5)) for _ in range(4))
+
+
+def _write_private(file: Path, text: str) -> None:
+    draft = file.with_name(f"{file.name}.draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    if file.exists():
+        raise Refused(f"{file} appeared meanwhile: is another `nightread init` running?")
+    draft.replace(file)
