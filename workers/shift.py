@@ -32,6 +32,7 @@ class Loaded:
 
     view: models.ModelView
     scorer: Scorer
+    batch_size: int
 
 
 @dataclass
@@ -45,12 +46,14 @@ class Shift:
     name: str = ""
     doing: str = "starting"
     scans: int = 0
+    batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     _loaded: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)
     _renewed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.name = self.name or f"{socket.gethostname()}:{self.device}"
+        self.batch_size = self.batch_size or self.config.engine_batch
 
     def model(self, model_id: int) -> Loaded:
         """A trained model, loaded at its first use. Raises ModelRefused."""
@@ -58,20 +61,33 @@ class Shift:
             view = models.get(self.db, model_id)
             self.doing = f"loading {view.label}"
             scorer = Scorer.load(
-                Path(view.folder), batch_size=self.config.engine_batch, threads=threads(self.config), device=self.device
+                Path(view.folder), batch_size=self.batch_size, threads=threads(self.config), device=self.device
             )
             while len(self._loaded) >= MODELS_KEPT:
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[model_id] = Loaded(view, scorer)
+            self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
         return self._loaded[model_id]
+
+    def smaller(self, loaded: Loaded) -> Loaded:
+        """The same trained model with half the batch, after the device ran out of memory. Raises MemoryError when
+        it ran out with a single image."""
+        current = self.model(loaded.view.id)
+        if current.batch_size < loaded.batch_size:
+            return current  # made smaller already, for a chunk before this one
+        if loaded.batch_size == 1:
+            raise MemoryError("no room for a single image")
+        self.batch_size = loaded.batch_size // 2
+        log.warning("the device ran out of memory: %d images at once from now on", self.batch_size)
+        del self._loaded[loaded.view.id]
+        return self.model(loaded.view.id)
 
     def renew(self, claim: scoring.Claim, *, breadcrumb: int | None = None) -> bool:
         """Tell the ledger of progress, at most three times a lease; False when the claim was lost."""
         since = time.monotonic() - self._renewed.get(claim.token, 0.0)
         if breadcrumb is None and since < self.config.lease_seconds / 3:
             return True
-        self._renewed = {claim.token: time.monotonic(), **dict(list(self._renewed.items())[-3:])}
-        self._renewed[claim.token] = time.monotonic()
+        recent = list(self._renewed.items())[-2:]  # the chunk in hand and the one that is prepared
+        self._renewed = {**dict(recent), claim.token: time.monotonic()}
         return scoring.renew(self.db, claim, lease_seconds=self.config.lease_seconds, breadcrumb=breadcrumb)
 
     def avoid(self, batch_id: int) -> None:

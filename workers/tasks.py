@@ -30,16 +30,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A claimed chunk, ready for the engine: `pixels` is N x S x S uint8 for the N scans of `ready`."""
+    """A claimed chunk: the scans that are ready for the engine, and those that were rejected on the way."""
 
     claim: Claim
     loaded: Loaded
     ready: list[tuple[WaitingScan, Decoded]]
     rejected: list[Rejected]
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        return np.stack([decoded.pixels for _, decoded in self.ready])
 
 
 @app.task(name=SCORE)  # type: ignore[untyped-decorator]
@@ -120,7 +116,7 @@ def finish(hand: Shift, prepared: Prepared) -> None:
     claim = prepared.claim
     hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
     results: list[Result] = list(prepared.rejected)
-    size = hand.config.engine_batch if claim.attempts == 1 else 1
+    size = hand.batch_size if claim.attempts == 1 else 1
     for ready in _slices(prepared.ready, size):
         if hand.is_stopping():
             break
@@ -133,21 +129,34 @@ def finish(hand: Shift, prepared: Prepared) -> None:
 
 
 def score_slice(hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]]) -> list[Result]:
-    """Predict some scans at once; what the device cannot take at once is halved, down to one scan."""
+    """Predict some scans at once. An engine that fails over them is asked one by one, so that one scan cannot
+    spoil its neighbours; an engine that cannot even score a plain field is broken: that raises, and they wait."""
     started = time.perf_counter()
     pixels = np.stack([decoded.pixels for _, decoded in ready])
     try:
-        predictions = loaded.scorer.predict(pixels)
+        predictions = predict(hand, loaded, pixels)
     except MemoryError as error:
-        return _halved(hand, loaded, ready, Cause.OUT_OF_MEMORY, error)
+        return [Failed(scan.id, Cause.OUT_OF_MEMORY, str(error)) for scan, _ in ready]
     except (ValueError, RuntimeError, FloatingPointError) as error:
         _require_sound_engine(loaded)
-        return _halved(hand, loaded, ready, Cause.ENGINE_ERROR, error)
+        if len(ready) == 1:
+            return [Failed(ready[0][0].id, Cause.ENGINE_ERROR, f"{type(error).__name__}: {error}"[:500])]
+        return [result for one in ready for result in score_slice(hand, loaded, [one])]
     share = (time.perf_counter() - started) / len(ready)
     return [
         _result(hand, loaded, scan, decoded, prediction, share)
         for (scan, decoded), prediction in zip(ready, predictions, strict=True)
     ]
+
+
+def predict(hand: Shift, loaded: Loaded, pixels: NDArray[np.uint8]) -> list[Prediction]:
+    """Score N x S x S uint8; where the device has no room for a batch, with a batch half as large, and so on.
+    Raises MemoryError when there is no room for one image."""
+    while True:
+        try:
+            return loaded.scorer.predict(pixels)
+        except MemoryError:
+            loaded = hand.smaller(loaded)
 
 
 def _result(
@@ -166,15 +175,6 @@ def _result(
         seconds=share + decoded.seconds,
         **loaded.scorer.describe(),
     )
-
-
-def _halved(
-    hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], cause: Cause, error: BaseException
-) -> list[Result]:
-    if len(ready) == 1:
-        return [Failed(ready[0][0].id, cause, f"{type(error).__name__}: {error}"[:500])]
-    middle = len(ready) // 2
-    return score_slice(hand, loaded, ready[:middle]) + score_slice(hand, loaded, ready[middle:])
 
 
 def _require_sound_engine(loaded: Loaded) -> None:
