@@ -1,0 +1,38 @@
+# Each target does its own set-up from nothing: Linux x86-64, git, make, any Python 3.11 to 3.13, package registries.
+# PYTHON=/path/to/python chooses the Python that .venv is made with.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint bench clean lock setup
+.DELETE_ON_ERROR:
+
+demo: $(STAMP)  ## screen the synthetic sample scans, end to end
+	$(BIN)/nightread demo
+
+test: $(STAMP)  ## the whole suite that needs neither root nor a browser
+	$(BIN)/pytest -m "not browser"
+
+lint: $(STAMP)  ## style, strict types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## the whole system against the bare engine, in one run
+	$(BIN)/python -m tests.bench
+
+setup: $(STAMP)  ## only the environment
+
+$(STAMP): requirements.lock pyproject.toml deploy/make_venv.sh
+	sh deploy/make_venv.sh $(VENV)
+	touch $@
+
+lock:  ## write requirements.lock anew (needs uv); PyPI alone, whatever this machine's own index is
+	env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --custom-compile-command "make lock" pyproject.toml --extra worker --group dev -o requirements.lock
+
+clean:  ## everything that was made here; the home folder with its results stays
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
