@@ -50,3 +50,7 @@ class Refused(NightreadError):
 
 class ModelRefused(Refused):
     """A trained model's folder is incomplete, altered, or not for this version of the code."""
+
+
+class DecodersUnavailable(NightreadError):
+    """No decoder process starts: broken machinery, not a reason to reject a scan."""

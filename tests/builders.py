@@ -59,10 +59,10 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png_bomb(side: int = 12_000) -> bytes:
-    """A few kB that unfold to side x side pixels."""
-    rows = zlib.compress(bytes((side + 1) * side), 9)
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+def png_bomb(side: int = 12_000, *, deep: bool = False) -> bytes:
+    """A few kB that unfold to side x side pixels, grey of one byte each or (deep) RGBA of eight."""
+    rows = zlib.compress(bytes((side * (8 if deep else 1) + 1) * side), 9)
+    header = struct.pack(">IIBBBBB", side, side, 16 if deep else 8, 6 if deep else 0, 0, 0, 0)
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks
 
@@ -79,9 +79,7 @@ def dicom_set(pixels: np.ndarray = CHEST, **fields: object) -> FileDataset:
     data_set = FileDataset("", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
     data_set.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data_set.SOPClassUID = data_set.file_meta.MediaStorageSOPClassUID = DX_STORAGE
-    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = generate_uid(
-        entropy_srcs=["scan"]
-    )
+    data_set.SOPInstanceUID = data_set.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["scan"])
     data_set.StudyInstanceUID, data_set.SeriesInstanceUID = "1.2.3", "1.2.3.4"
     data_set.PatientID, data_set.PatientName = "site-0001", "Synthetic^Chest"
     data_set.StudyDate, data_set.PatientAge, data_set.PatientSex = "20260105", "047Y", "F"

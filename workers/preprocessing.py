@@ -158,9 +158,7 @@ def equal_proportion(height: int, width: int, removed: Removed, mode: Mode = "ex
     return Box(removed.top + box.top, removed.left + box.left, box.height, box.width)
 
 
-def prepare(
-    image: Grey8, size: int, border: Border = DEFAULT_BORDER, mode: Mode = "exact"
-) -> tuple[Pixels, Evidence]:
+def prepare(image: Grey8, size: int, border: Border = DEFAULT_BORDER, mode: Mode = "exact") -> tuple[Pixels, Evidence]:
     """Cut the border, keep the proportions, cut the largest square and resize it to size x size (R1 to R7).
 
     Shrinks with INTER_AREA (every pixel read counts) and enlarges with INTER_LINEAR.

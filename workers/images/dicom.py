@@ -57,9 +57,7 @@ def decode_dicom(header: Header, frame: Frame) -> Image:
         try:
             image = _decode(_data_set(header))
         except _FAILURES as error:
-            raise UnreadableImage(
-                Reason.UNREADABLE, f"DICOM: {type(error).__name__} while decoding"
-            ) from error
+            raise UnreadableImage(Reason.UNREADABLE, f"DICOM: {type(error).__name__} while decoding") from error
     if image.samples.shape != (frame.height, frame.width):
         raise UnreadableImage(Reason.UNREADABLE, "it decodes to another size than its header says")
     return image

@@ -169,9 +169,7 @@ def refuse_what_is_not_screened(header: Header) -> None:
     view = header.text(_VIEW).upper()
     words = set(re.split(r"[^A-Z]+", view))
     if words & _NOT_FRONTAL and not words & {"PA", "AP"}:
-        raise UnreadableImage(
-            Reason.NOT_FRONTAL, f"its header says view {' '.join(sorted(words & _NOT_FRONTAL))}"
-        )
+        raise UnreadableImage(Reason.NOT_FRONTAL, f"its header says view {' '.join(sorted(words & _NOT_FRONTAL))}")
     # PS3.3 C.7.6.1.1.1: rows that run towards the front or the back are seen from the side.
     if not view and header.text(_ORIENTATION)[:1] in ("A", "P"):
         raise UnreadableImage(Reason.NOT_FRONTAL, "its header says that its rows run from front to back")

@@ -18,6 +18,8 @@ def decode_raster(data: bytes, frame: Frame, source: str) -> Image:
         plain = plain_tiff(data) if source == "tiff" else data
         colours = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
         raise UnreadableImage(Reason.UNREADABLE, f"its {source} decoder refused it") from error
     if colours is None:
         raise UnreadableImage(Reason.UNREADABLE, f"its {source} decoder gave up")

@@ -1,0 +1,135 @@
+"""The decoder process: reads, decodes and prepares one file at a time under hard limits. See `workers.decoding`.
+
+Its settings are one JSON argument; orders come on standard input until that ends. Imports no TensorFlow and no
+database.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from db.errors import RootUnavailable, UnreadableImage
+from db.files import open_beneath
+from db.words import Reason
+from workers.images import Image, Limits, as_png, read, to_grey8
+from workers.preprocessing import Border, prepare
+
+_BLOCK = 2**20
+# Room for the pipes, one file, a folder on the way to it, and what the codecs load.
+_OPEN_FILES = 64
+# The worker ends a slow decoder in time; this one is for decoders whose worker is gone.
+_GRACE_SECONDS = 10.0
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    settings = json.loads(sys.argv[1])
+    limits = Limits(**settings["limits"])
+    _confine(settings["memory_bytes"], limits)
+    inbox, outbox = sys.stdin.buffer, _private_output()
+    _send(outbox, {"ready": True})
+    while length := inbox.read(4):
+        order = json.loads(inbox.read(int.from_bytes(length, "little")))
+        signal.setitimer(signal.ITIMER_REAL, 2 * settings["seconds"] + _GRACE_SECONDS)
+        _send(outbox, *_answer(order, limits, outbox))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _confine(memory_bytes: int, limits: Limits) -> None:
+    cv2.setNumThreads(1)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold patients' pictures
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write to disk
+    # Too little memory for the largest picture allowed is a wrong setting: fail now, before good scans are refused.
+    bytearray(4 * limits.max_pixels)
+    # When a whole service is told to stop, its worker still finishes a chunk: the end of input is what ends us.
+    for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(stop, signal.SIG_IGN)
+
+
+def _private_output() -> int:
+    """Keep the answers' pipe for ourselves: a codec that prints must not speak in our name."""
+    outbox = os.dup(1)
+    os.dup2(2, 1)
+    return outbox
+
+
+def _send(outbox: int, head: dict[str, Any], body: bytes = b"") -> None:
+    text = json.dumps(head | {"bytes": len(body)}).encode()
+    message = memoryview(len(text).to_bytes(4, "little") + text + body)
+    while message:
+        message = message[os.write(outbox, message) :]
+
+
+def _answer(order: dict[str, Any], limits: Limits, outbox: int) -> tuple[dict[str, Any], bytes]:
+    try:
+        data = _fetch(order, limits)
+        _send(outbox, {"read": len(data)})
+        return _decode(order, data, limits)
+    except UnreadableImage as error:
+        return {"code": error.code, "detail": error.detail}, b""
+    except RootUnavailable as error:
+        return {"root": str(error)}, b""
+    except MemoryError:
+        return {"code": Reason.TOO_LARGE, "detail": "decoding it needs more memory than a decoder may have"}, b""
+    except Exception as error:  # noqa: BLE001 - foreign bytes through foreign code: anything may come; quote no value
+        return {"code": Reason.UNREADABLE, "detail": f"{type(error).__name__} while decoding"}, b""
+
+
+def _fetch(order: dict[str, Any], limits: Limits) -> bytes:
+    """The very bytes that are hashed are the ones decoded."""
+    root = Path(order["root"])
+    file = open_beneath(root, order["path"])
+    try:
+        data = _all_bytes(file, limits.max_bytes)
+    except OSError as error:
+        _require_answer(root)
+        raise UnreadableImage(Reason.UNREADABLE, f"reading it fails: {error.strerror}") from error
+    finally:
+        os.close(file)
+    if order["sha256"] and hashlib.sha256(data).hexdigest() != order["sha256"]:
+        raise UnreadableImage(Reason.CHANGED_SINCE_SUBMISSION, "its content hashes to something else now")
+    return data
+
+
+def _all_bytes(file: int, max_bytes: int) -> bytes:
+    blocks: list[bytes] = []
+    left = max_bytes + 1
+    while left and (block := os.read(file, min(_BLOCK, left))):
+        blocks.append(block)
+        left -= len(block)
+    if not left:
+        raise UnreadableImage(Reason.TOO_LARGE, f"more than {max_bytes:,} bytes")
+    return b"".join(blocks)
+
+
+def _require_answer(root: Path) -> None:
+    """Tell a bad file from storage that is gone: list the root."""
+    try:
+        with os.scandir(root) as listing:
+            next(listing, None)
+    except OSError as error:
+        raise RootUnavailable(f"root {root} fails ({error.strerror}): repair it, then resume") from error
+
+
+def _decode(order: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
+    started = time.perf_counter()
+    image: Image = read(data, limits)
+    if order["do"] == "review_copy":
+        return {}, as_png(image)
+    pixels, evidence = prepare(to_grey8(image), order["size"], Border(**order["border"]), order["mode"])
+    return {"evidence": asdict(evidence), "seconds": time.perf_counter() - started}, pixels.tobytes()
+
+
+if __name__ == "__main__":
+    main()

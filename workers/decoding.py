@@ -1,0 +1,257 @@
+"""A pool of small, resource-limited processes that read and prepare foreign files: a bomb or a crash costs one file.
+
+The worker's side. A decoder is `python -m workers.decoder`; the two talk over the decoder's standard input and
+output in messages of a 4-byte length, JSON, and raw bytes. A decoder ends when its input does, so none outlives its
+worker (a death signal would be tied to the thread that started it, and threads come and go here).
+"""
+
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from db.errors import DecodersUnavailable, RootUnavailable, UnreadableImage
+from db.words import Reason
+from workers.images import Limits
+from workers.preprocessing import DEFAULT_BORDER, Border, Box, Evidence, Mode, Pixels
+
+START_SECONDS = 60.0
+_LENGTH = 4
+_LONGEST_HEADER = 2**20
+_PROJECT = str(Path(__file__).resolve().parents[1])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A submitted file: path below root (surrogate escapes allowed), and what it hashed to; "" is not compared."""
+
+    root: str
+    path: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a decoder hands back: the model's input, what was cut, and the seconds it took there."""
+
+    pixels: Pixels
+    evidence: Evidence
+    seconds: float
+
+
+class _Died(Exception):
+    """The decoder is gone; `why` for people."""
+
+
+class _TimedOut(Exception):
+    """Nothing came before the deadline."""
+
+
+class DecoderPool:
+    """`count` decoders, started when first needed and again when they die. Thread-safe: one caller, one decoder.
+
+    `limits` are the pictures' (checked before decoding); each decoder gets `memory_bytes` of address space, and each
+    file `seconds` to be read and as many again to be decoded.
+    """
+
+    def __init__(self, count: int, limits: Limits, *, memory_bytes: int, seconds: float) -> None:
+        self.count = count
+        self.limits = limits
+        self._seconds = seconds
+        self._settings = {"limits": asdict(limits), "memory_bytes": memory_bytes, "seconds": seconds}
+        # Last in, first out: a pool that is larger than the need starts no more processes than needed.
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
+        for _ in range(count):
+            self._idle.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoders that are idle; one at work ends with its input."""
+        for _ in range(self._idle.qsize()):
+            decoder = self._idle.get()
+            if decoder is not None:
+                decoder.stop()
+            self._idle.put(None)
+
+    def prepare(self, source: Source, size: int, *, border: Border = DEFAULT_BORDER, mode: Mode = "exact") -> Prepared:
+        """Read, compare the hash, decode and preprocess one file to size x size.
+
+        Raises UnreadableImage with every code of reading and preprocessing, `changed_since_submission`, and
+        `unreadable` where a decoder crashed twice over the file or ran out of time; RootUnavailable where the root
+        does not answer; DecodersUnavailable where no decoder starts.
+        """
+        head, body = self._ask({"do": "prepare", "size": size, "border": asdict(border), "mode": mode}, source)
+        pixels = np.frombuffer(body, np.uint8).reshape(size, size)
+        evidence = Evidence(**{**head["evidence"], "crop": Box(*head["evidence"]["crop"])})
+        return Prepared(pixels, evidence, float(head["seconds"]))
+
+    def review_copy(self, source: Source) -> bytes:
+        """The picture as `images.as_png` keeps it for readers. Raises as `prepare` does."""
+        return self._ask({"do": "review_copy"}, source)[1]
+
+    def _ask(self, order: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]:
+        order |= asdict(source)
+        for attempt in (1, 2):
+            try:
+                with self._borrowed() as decoder:
+                    head, body = decoder.ask(order, self._seconds, _most_bytes(order, self.limits))
+                break
+            except _Died as error:
+                # Killed from outside (an operator, the kernel short of memory) is not the file's fault: once more.
+                if attempt == 2:
+                    raise UnreadableImage(Reason.UNREADABLE, f"its decoder {error} twice") from error
+            except _TimedOut as error:
+                raise UnreadableImage(Reason.UNREADABLE, f"not decoded within {self._seconds:g} s") from error
+        if "root" in head:
+            raise RootUnavailable(head["root"])
+        if "code" in head:
+            raise UnreadableImage(Reason(head["code"]), head["detail"])
+        return head, body
+
+    @contextmanager
+    def _borrowed(self) -> Iterator["_Decoder"]:
+        """An idle decoder, started if need be; one that fails is ended, and its place stays."""
+        decoder = self._idle.get()
+        kept = None
+        try:
+            if decoder is None or not decoder.is_alive():
+                decoder = _Decoder(self._settings)
+            yield decoder
+            kept = decoder
+        finally:
+            if kept is None and decoder is not None:
+                decoder.kill()
+            self._idle.put(kept)
+
+
+def _most_bytes(order: dict[str, Any], limits: Limits) -> int:
+    """No honest answer is longer: a decoder that a hostile file has taken over must not fill the worker's memory."""
+    return int(order["size"]) ** 2 if "size" in order else 3 * limits.max_pixels + 2**20
+
+
+class _Decoder:
+    """One decoder process and the pipes to it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "workers.decoder", json.dumps(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # codecs print what they see, and that is patients'
+                env=_environment(),
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for the worker, which then finishes its chunk
+            )
+        except OSError as error:
+            raise DecodersUnavailable(f"no decoder starts: {error.strerror}") from error
+        pipes = [pipe for pipe in (self._process.stdin, self._process.stdout) if pipe is not None]
+        self._pipes = tuple(pipes)
+        self._stdin, self._stdout = (pipe.fileno() for pipe in pipes)
+        try:
+            self._receive(time.monotonic() + START_SECONDS, 0)
+        except (_Died, _TimedOut) as error:
+            self.kill()
+            raise DecodersUnavailable(
+                "no decoder starts: give it more memory for the largest picture allowed"
+            ) from error
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, order: dict[str, Any], seconds: float, most_bytes: int) -> tuple[dict[str, Any], bytes]:
+        """Send an order; its file must be read, and then answered for, in `seconds` each."""
+        try:
+            os.write(self._stdin, _packed(order))
+        except BrokenPipeError as error:
+            raise _Died("died idle") from error
+        try:
+            head, body = self._receive(time.monotonic() + seconds, 0)
+        except _TimedOut as error:
+            raise RootUnavailable(f"root {order['root']} gave no file within {seconds:g} s: check it") from error
+        if "read" in head:
+            head, body = self._receive(time.monotonic() + seconds, most_bytes)
+        return head, body
+
+    def stop(self) -> None:
+        """Close its input, which ends it; insist after a second."""
+        self._pipes[0].close()
+        try:
+            self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._pipes[1].close()
+
+    def kill(self) -> None:
+        """End it now. One stuck in the kernel over dead storage is left to end when that answers."""
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)
+        for pipe in self._pipes:
+            pipe.close()
+
+    def _receive(self, deadline: float, most_bytes: int) -> tuple[dict[str, Any], bytes]:
+        length = int.from_bytes(self._exactly(_LENGTH, deadline), "little")
+        if length > _LONGEST_HEADER:
+            raise _Died("spoke out of turn")
+        try:
+            head = dict(json.loads(self._exactly(length, deadline)))
+            size = int(head.get("bytes", 0))
+        except (ValueError, TypeError) as error:
+            raise _Died("spoke out of turn") from error
+        if size > most_bytes:
+            raise _Died("answered at too great a length")
+        return head, self._exactly(size, deadline)
+
+    def _exactly(self, size: int, deadline: float) -> bytes:
+        """Read `size` bytes. Raises _TimedOut, and _Died at the end of the pipe."""
+        parts: list[bytes] = []
+        poll = select.poll()
+        poll.register(self._stdout, select.POLLIN)
+        while size:
+            if not poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+                raise _TimedOut
+            part = os.read(self._stdout, min(size, 2**20))
+            if not part:
+                raise _Died(self._end())
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def _end(self) -> str:
+        try:
+            code = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "fell silent"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+
+
+def _packed(message: dict[str, Any]) -> bytes:
+    text = json.dumps(message).encode()
+    return len(text).to_bytes(_LENGTH, "little") + text
+
+
+def _environment() -> dict[str, str]:
+    """What a decoder may know: where to find its code, and no passwords."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+    return kept | one | {"PYTHONPATH": _PROJECT, "LC_ALL": "C.UTF-8"}
