@@ -18,7 +18,6 @@ from webui import display, errors, guard, headers
 PAGES = ("auth", "worklist", "review", "batches", "account")
 
 MOST_BYTES = 256 * 1024  # of a form: a note of 10,000 characters in any script
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Key(BaseConverter):
@@ -56,7 +55,6 @@ def health() -> ResponseReturnValue:
 
 
 def _flask_settings(config: Settings) -> dict[str, object]:
-    is_local = config.web_host in LOOPBACK and not config.web_https
     return {
         "SECRET_KEY": config.web_secret.get_secret_value() or secret_file(config.home / "web.secret"),
         "SESSION_COOKIE_NAME": "__Host-nightread_form" if config.web_https else "nightread_form",
@@ -68,6 +66,4 @@ def _flask_settings(config: Settings) -> dict[str, object]:
         # A form stays good as long as its session; no Referer is sent, guard.py looks at Origin instead.
         "WTF_CSRF_TIME_LIMIT": None,
         "WTF_CSRF_SSL_STRICT": False,
-        # Against DNS rebinding: a page elsewhere must not reach a local server under its own name.
-        "TRUSTED_HOSTS": ["127.0.0.1", "localhost", "[::1]"] if is_local else None,
     }

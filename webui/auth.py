@@ -26,7 +26,12 @@ def sign_in() -> ResponseReturnValue:
     user = sessions.holder(database(), is_active=False)
     if user is not None:
         return redirect(_onward(user), 303)
-    return render_template("sign_in.html", next=request.args.get("next", ""), lost="lost" in request.args)
+    return render_template(
+        "sign_in.html",
+        next=request.args.get("next", ""),
+        lost="lost" in request.args,
+        idle_minutes=database().config.session_idle_minutes,
+    )
 
 
 @bp.post("/sign-in")

@@ -1,5 +1,6 @@
 """Who gets in: every page asks for a signed-in user unless it is marked public; every change comes from our pages."""
 
+import ipaddress
 from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ STATIC = "static"
 
 def install(app: Flask) -> None:
     """Put the guard before every request of the application."""
+    app.before_request(_refuse_foreign_names)
     app.before_request(_refuse_foreign_changes)
     app.before_request(_admit)
 
@@ -60,6 +62,22 @@ def me() -> UserView:
 def my_sites() -> set[int]:
     """The sites whose scans the signed-in user may see."""
     return set(me().site_ids)
+
+
+def _refuse_foreign_names() -> None:
+    """Against DNS rebinding: a page elsewhere must not reach a local server under that page's own name. Behind a
+    TLS proxy the certificate sees to this."""
+    config = database().config
+    if is_loopback(config.web_host) and not config.web_https and not is_loopback(urlsplit(f"//{request.host}").hostname):
+        abort(400, "This server answers to localhost only.")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether only this machine reaches that address; a name other than localhost may mean anything."""
+    try:
+        return host == "localhost" or ipaddress.ip_address((host or "").strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _refuse_foreign_changes() -> None:

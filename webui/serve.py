@@ -1,0 +1,77 @@
+"""The web process in service: gunicorn as a library, one process with threads."""
+
+import logging
+import sys
+from typing import Any
+
+import click
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from db.errors import Refused
+from db.settings import Settings
+from webui import create_app
+from webui.guard import is_loopback
+
+THREADS = 8
+DRAIN_SECONDS = 20  # of the 30 s in which every process of ours stops
+
+
+class Service(BaseApplication):  # type: ignore[misc]
+    """gunicorn, configured from our settings alone: no configuration file, no command line, no environment."""
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in _options(self.config).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Called in the worker process, so that no database connection crosses a fork."""
+        return create_app(self.config)
+
+
+def serve(config: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Raises Refused for an address that others can reach, unless
+    a TLS proxy stands before it."""
+    refuse_open_door(config)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    try:
+        Service(config).run()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def refuse_open_door(config: Settings) -> None:
+    """Raises Refused where passwords and pictures would cross a network in the clear."""
+    if not config.web_https and not is_loopback(config.web_host):
+        raise Refused(
+            f"{config.web_host} can be reached from other machines: put a TLS proxy before the web and set"
+            " NIGHTREAD_WEB_HTTPS=1, or listen on 127.0.0.1"
+        )
+
+
+def _options(config: Settings) -> dict[str, Any]:
+    host = f"[{config.web_host}]" if ":" in config.web_host else config.web_host
+    return {
+        "bind": f"{host}:{config.web_port}",
+        "workers": 1,
+        "worker_class": "gthread",
+        "threads": THREADS,
+        "graceful_timeout": DRAIN_SECONDS,
+        "keepalive": 5,
+        "accesslog": None,  # its lines would hold addresses with scans' keys; headers.py logs route templates
+        "loglevel": "warning",
+        "control_socket_disable": True,
+        "proc_name": "nightread-web",
+        "when_ready": _say_where,
+    }
+
+
+def _say_where(arbiter: Arbiter) -> None:
+    for listener in arbiter.LISTENERS:
+        click.echo(f"nightread web: listening on {listener}", err=True)
