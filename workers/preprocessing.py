@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]  # S x S, 0-255: the model's input
 Mode = Literal["paper", "exact"]
 
 # Lines looked at in one go. Borders are narrow: reading all of a 9-megapixel scan to find 20 lines is waste.
-STRIP = 64
+STRIP = 16
 # A square smaller than this shows no lung; enlarging it would only invent pixels.
 LEAST_SIDE = 64
 # Input whose darkest and brightest percent differ by less is an empty plate (letters on it are under 1 %).
@@ -185,7 +185,8 @@ def _resize(square: Grey8, size: int) -> Pixels:
 
 
 def _refuse_blank(pixels: Pixels, border: Border) -> None:
-    up_to = np.cumsum(np.bincount(pixels.ravel(), minlength=256)) / pixels.size
+    counts = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()
+    up_to = np.cumsum(counts, dtype=np.float64) / pixels.size
     darkest, brightest = np.searchsorted(up_to, [0.01, 0.99]).tolist()
     if brightest <= border.black_level or brightest - darkest < LEAST_CONTRAST:
         raise UnreadableImage(Reason.BLANK, f"99 % of the picture is between grey {darkest} and {brightest}")

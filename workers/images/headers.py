@@ -58,7 +58,7 @@ def measure_png(data: bytes) -> Frame:
 
 
 def measure_jpeg(data: bytes) -> Frame:
-    """Every segment must be whole, and the end-of-image marker must come."""
+    """Every segment up to the first scan must be whole; whether the scans are is for the strict decoder to tell."""
     frame, orientation = None, 1
     for marker, at, length in _jpeg_segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
@@ -72,11 +72,11 @@ def measure_jpeg(data: bytes) -> Frame:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset of its body, length of the body) up to the end-of-image marker."""
+    """(marker, offset of its body, length of the body) up to the first scan, or the end of the image."""
     at = 2
     while found := _NEXT_MARKER.search(data, at):
         marker, at = found.group(1)[0], found.end()
-        if marker == 0xD9:
+        if marker in (0xD9, 0xDA):
             return
         if marker in _STAND_ALONE:
             continue
@@ -85,7 +85,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             break
         yield marker, at + 2, length - 2
         at += length
-    raise truncated("its end-of-image marker is missing")
+    raise truncated("it ends before its first scan")
 
 
 def jpeg_has(data: bytes, marker: int, start: bytes) -> bool:
