@@ -7,7 +7,7 @@ import click
 
 from db.settings import settings
 from db.store import models as model_store
-from db.store import reading
+from db.store import reading, scoring
 from db.store.connection import database
 from db.words import Exit
 from workers import devices
@@ -34,11 +34,15 @@ def worker(device: str | None, is_all: bool) -> int:
 
 def _work(device: str) -> int:
     """Run Celery's worker here; its one child, spawned, is what loads the engine."""
-    from workers.tasks import app
+    from workers.queue import app
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    arguments = ["worker", "--hostname", f"{device.replace(':', '')}@{socket.gethostname()}", "--loglevel", "WARNING"]
-    app.worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    node = f"{device.replace(':', '')}@{socket.gethostname()}"
+    arguments = ["worker", "--hostname", node, "--loglevel", "WARNING"]
+    try:
+        app.worker_main(["--quiet", *arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+    finally:
+        scoring.worker_stopped(database(), devices.worker_name(device))
     return Exit.DONE
 
 

@@ -2,18 +2,23 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from db.files import derived_path
 from workers.decoding import DecoderPool, Source
 from workers.preprocessing import Evidence
-from workers.scoring import Prediction, heatmap_png
+
+if TYPE_CHECKING:
+    from workers.scoring import Prediction
 
 
 def keep(
-    folder: Path, decoders: DecoderPool, source: Source, key: str, evidence: Evidence, prediction: Prediction
+    folder: Path, decoders: DecoderPool, source: Source, key: str, evidence: Evidence, prediction: "Prediction"
 ) -> None:
     """Write both pictures, each whole or not at all; the same scan again overwrites them with the same bytes.
     Raises UnreadableImage and RootUnavailable as reading the original does."""
+    from workers.scoring import heatmap_png  # in the child only, like everything that loads TensorFlow
+
     _write(derived_path(folder, key, "image"), decoders.review_copy(source))
     _write(derived_path(folder, key, "heat"), heatmap_png(prediction.heat(), evidence))
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,11 @@ def pin(device: str) -> None:
     if device != "cpu" and not (kind == "gpu" and number.isdigit()):
         raise ValueError(f"no device {device!r}: say cpu, gpu:0, gpu:1 ...")
     os.environ["CUDA_VISIBLE_DEVICES"] = number if kind == "gpu" else "-1"
+
+
+def worker_name(device: str) -> str:
+    """The name under which this machine's worker of a device writes its heartbeat."""
+    return f"{socket.gethostname()}:{device}"
 
 
 def worker_command(device: str) -> list[str]:

@@ -23,7 +23,7 @@ ANSWER_SECONDS = 5.0
 
 def make_app(config: Settings) -> Celery:
     """The Celery application of these settings."""
-    app = Celery("nightread", broker=config.queue, set_as_current=False)
+    app = Celery("nightread", broker=config.queue, set_as_current=False, include=["workers.tasks"])
     app.conf.update(
         task_default_queue=QUEUE,
         task_serializer="json",

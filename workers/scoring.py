@@ -55,9 +55,7 @@ class Scorer:
     gate: gate.Fit
 
     @classmethod
-    def load(
-        cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu"
-    ) -> Self:
+    def load(cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu") -> Self:
         """Load a folder onto "cpu" or "gpu:N". Raises ModelRefused, and Refused where there is no such device."""
         model = trained_models.load_folder(folder)
         values = weights.read(folder, model)
@@ -178,4 +176,3 @@ def _encode(canvas: NDArray[np.float32]) -> bytes:
     alpha = (canvas * OPACITY * 255).astype(np.uint8)
     _, content = cv2.imencode(".png", np.dstack([colours, alpha]))
     return content.tobytes()
-

@@ -5,19 +5,21 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from db.errors import DatabaseUnreachable
 from db.settings import Settings, settings
 from db.store import models, scoring
 from db.store.connection import Database, database
 from workers.decoding import DecoderPool
+from workers.devices import worker_name
 from workers.images import Limits
-from workers.scoring import Scorer
+
+if TYPE_CHECKING:
+    from workers.scoring import Scorer
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Loaded:
     """A trained model in this process, ready to score."""
 
     view: models.ModelView
-    scorer: Scorer
+    scorer: "Scorer"
     batch_size: int
 
 
@@ -52,11 +54,14 @@ class Shift:
     _renewed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.name = self.name or f"{socket.gethostname()}:{self.device}"
+        self.name = self.name or worker_name(self.device)
         self.batch_size = self.batch_size or self.config.engine_batch
 
     def model(self, model_id: int) -> Loaded:
         """A trained model, loaded at its first use. Raises ModelRefused."""
+        # Only here, in the child: the parent imports this module and must not load TensorFlow.
+        from workers.scoring import Scorer
+
         if model_id not in self._loaded:
             view = models.get(self.db, model_id)
             self.doing = f"loading {view.label}"
@@ -102,18 +107,11 @@ class Shift:
         """Whether the parent was told to stop (it leaves a note under its process id)."""
         return stopping_note(self.config, os.getppid()).exists()
 
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Write the heartbeat now and every few seconds, also while the device is busy."""
-        done = threading.Event()
-        thread = threading.Thread(target=self._beat_until, args=(done,), name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
+    def start_beating(self) -> None:
+        """Write the heartbeat now and every few seconds until the process ends, also while the device is busy."""
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
-    def _beat_until(self, done: threading.Event) -> None:
+    def _beat(self) -> None:
         host, pid = socket.gethostname(), os.getpid()
         while True:
             try:
@@ -122,8 +120,7 @@ class Shift:
                 )
             except DatabaseUnreachable as error:
                 log.error("no heartbeat: %s", error)
-            if done.wait(BEAT_SECONDS):
-                return
+            time.sleep(BEAT_SECONDS)
 
 
 def threads(config: Settings) -> int:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from celery.signals import worker_process_init, worker_shutting_down
@@ -22,8 +22,10 @@ from workers import derived
 from workers.decoding import Prepared as Decoded
 from workers.decoding import Source
 from workers.queue import SCORE, app
-from workers.scoring import Prediction
 from workers.shift import Loaded, Shift, shift, stopping_note
+
+if TYPE_CHECKING:
+    from workers.scoring import Prediction
 
 log = logging.getLogger(__name__)
 
@@ -77,10 +79,15 @@ def next_chunk(hand: Shift, until: float) -> Prepared | None:
         try:
             return prepare(hand, loaded, claim)
         except RootUnavailable as error:
-            log.error("batch %d waits: %s", claim.batch_id, error)
-            hand.avoid(claim.batch_id)
+            _leave(hand, claim, error)
             scoring.complete_chunk(hand.db, claim, [])
     return None
+
+
+def _leave(hand: Shift, claim: Claim, error: RootUnavailable) -> None:
+    """A root that does not answer is machinery: its batch waits, the others go on."""
+    log.error("batch %d waits: %s", claim.batch_id, error)
+    hand.avoid(claim.batch_id)
 
 
 def prepare(hand: Shift, loaded: Loaded, claim: Claim) -> Prepared:
@@ -105,7 +112,8 @@ def prepare_scan(hand: Shift, loaded: Loaded, scan: WaitingScan) -> Decoded | Re
     if scan.age is not None and youngest is not None and scan.age < youngest:
         return Rejected(scan.id, Reason.OUTSIDE_INTENDED_USE, f"the model is for ages from {youngest:g} years")
     try:
-        return hand.decoders.prepare(_source(scan), loaded.view.input_size)
+        eyes = loaded.scorer.model.preprocessing
+        return hand.decoders.prepare(_source(scan), loaded.view.input_size, border=eyes.border, mode=eyes.mode)
     except UnreadableImage as error:
         return Rejected(scan.id, error.code, error.detail)
 
@@ -123,7 +131,11 @@ def finish(hand: Shift, prepared: Prepared) -> None:
         if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
             log.warning("chunk %d was taken over by another worker", claim.chunk_id)
             return
-        results += score_slice(hand, prepared.loaded, ready)
+        try:
+            results += score_slice(hand, prepared.loaded, ready)
+        except RootUnavailable as error:
+            _leave(hand, claim, error)
+            break
     if scoring.complete_chunk(hand.db, claim, results):
         hand.scans += len(results)
 
@@ -149,7 +161,7 @@ def score_slice(hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, 
     ]
 
 
-def predict(hand: Shift, loaded: Loaded, pixels: NDArray[np.uint8]) -> list[Prediction]:
+def predict(hand: Shift, loaded: Loaded, pixels: NDArray[np.uint8]) -> "list[Prediction]":
     """Score N x S x S uint8; where the device has no room for a batch, with a batch half as large, and so on.
     Raises MemoryError when there is no room for one image."""
     while True:
@@ -160,13 +172,16 @@ def predict(hand: Shift, loaded: Loaded, pixels: NDArray[np.uint8]) -> list[Pred
 
 
 def _result(
-    hand: Shift, loaded: Loaded, scan: WaitingScan, decoded: Decoded, prediction: Prediction, share: float
+    hand: Shift, loaded: Loaded, scan: WaitingScan, decoded: Decoded, prediction: "Prediction", share: float
 ) -> Result:
     if not prediction.is_chest:
         detail = f"distance {prediction.distance:.1f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.1f}"
         return Rejected(scan.id, Reason.NOT_CHEST, detail)
     if prediction.score >= loaded.view.threshold:
-        derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded.evidence, prediction)
+        try:
+            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded.evidence, prediction)
+        except UnreadableImage as error:  # gone or changed since it was decoded
+            return Rejected(scan.id, error.code, error.detail)
     return Scored(
         scan_id=scan.id,
         score=prediction.score,
@@ -204,7 +219,7 @@ def _release(hand: Shift, upcoming: "Future[Prepared | None]") -> None:
 def _begin(**kwargs: Any) -> None:
     """In the child, before its first ring: the heartbeat, and the active model, so that the first scan waits less."""
     hand = shift()
-    hand.beating().__enter__()
+    hand.start_beating()
     try:
         hand.model(models.active(hand.db).id)
     except NightreadError as error:

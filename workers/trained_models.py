@@ -1,9 +1,9 @@
 """A trained model is a folder; this reads and checks it without loading any framework.
 
-    model.json     everything but weights and thresholds
-    report.json    what it was measured to do, and the threshold recommended from it
-    weights, gate  safetensors
-    SHA256SUMS     of all of these, as `sha256sum -c` reads it: one altered byte and the folder is refused
+model.json     everything but weights and thresholds
+report.json    what it was measured to do, and the threshold recommended from it
+weights, gate  safetensors
+SHA256SUMS     of all of these, as `sha256sum -c` reads it: one altered byte and the folder is refused
 """
 
 import hashlib
