@@ -1,0 +1,60 @@
+"""Batches without files, and what workers would say of them, for tests of the store alone."""
+
+import hashlib
+
+from sqlalchemy import update
+
+from db.schema import Chunk
+from db.store import intake, models, scoring
+from db.store.intake import FoundFile, Submission
+
+LEASE = 30.0
+
+
+def found(name, content=None, **more):
+    """A file of a submitted folder; files of the same content are each other's duplicates."""
+    digest = hashlib.sha256((content or name).encode("utf-8", "surrogateescape")).hexdigest()
+    return FoundFile(path=name, size=100, sha256=digest, **more)
+
+
+def folder(count, prefix="scan"):
+    return [found(f"{prefix}{number:04}.png") for number in range(count)]
+
+
+def submission(db, root="/night", **more):
+    site = intake.site_named(db, "local")
+    return Submission(site.id, models.active(db).id, root, **{"chunk_size": 4, **more})
+
+
+def submitted(db, files, root="/night", **more):
+    """A sealed batch of these files; its id."""
+    what = submission(db, root, **more)
+    intake.add_page(db, what, files)
+    return intake.seal(db, what)
+
+
+def claim(db, worker="host:cpu", lease=LEASE, **more):
+    return scoring.claim_chunk(db, worker, trained_model_id=models.active(db).id, lease_seconds=lease, **more)
+
+
+def scored(scan, score=0.7):
+    return scoring.Scored(scan.id, score, {"covid": score}, {"top": 1}, "tensorflow", "float32", "cpu", 0.1)
+
+
+def complete(db, held, score=0.7):
+    return scoring.complete_chunk(db, held, [scored(scan, score) for scan in held.scans])
+
+
+def expire(db, held):
+    """As if the worker had been silent for longer than its lease."""
+    with db.writing() as session:
+        session.execute(update(Chunk).where(Chunk.id == held.chunk_id).values(lease_until=1.0))
+
+
+def lose(db, **more):
+    """A worker claims a chunk and dies with it; the sweep notices. The lost claim and what the sweep did."""
+    held = claim(db)
+    if more:
+        assert scoring.renew(db, held, lease_seconds=LEASE, **more)
+    expire(db, held)
+    return held, scoring.free_expired(db)
