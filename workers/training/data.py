@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from db.errors import UnreadableImage
-from db.words import Reason
-from workers import preprocessing
+from workers import images, preprocessing
+from workers.images import Limits
 from workers.preprocessing import Pixels
+
+LIMITS = Limits(max_bytes=200_000_000, max_pixels=100_000_000, min_side=64)
 
 
 class Split(StrEnum):
@@ -70,20 +71,18 @@ def load(folders: Sequence[Path], classes: Sequence[str], size: int) -> Iterator
                 yield example
 
 
+def prepared(content: bytes, size: int) -> Pixels:
+    """Pixels of one file's bytes, exactly as scoring makes them. Raises UnreadableImage."""
+    pixels, _ = preprocessing.prepare(images.to_grey8(images.read(content, LIMITS)), size)
+    return pixels
+
+
 def _load_one(path: Path, label: int, size: int) -> Example | None:
     content = path.read_bytes()
     try:
-        pixels, _ = preprocessing.prepare(_grey(content), size)
+        return Example(path, label, hashlib.sha256(content).hexdigest(), prepared(content, size))
     except UnreadableImage:
         return None
-    return Example(path, label, hashlib.sha256(content).hexdigest(), pixels)
-
-
-def _grey(content: bytes) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise UnreadableImage(Reason.UNREADABLE, "not decoded")
-    return image.reshape(image.shape[:2])
 
 
 def split(examples: Iterator[Example] | Sequence[Example]) -> dict[Split, Examples]:
@@ -101,6 +100,14 @@ def split(examples: Iterator[Example] | Sequence[Example]) -> dict[Split, Exampl
             kept = max(group, key=lambda example: list(Split).index(split_of(example.sha256)))
             sides[split_of(kept.sha256)].append(kept)
     return {side: gather(members) for side, members in sides.items()}
+
+
+def draw(examples: Examples, count: int) -> Examples:
+    """Draw up to `count` of them without repeating any; the same ones every time."""
+    chosen = np.random.default_rng(1).permutation(len(examples))[:count]
+    return Examples(
+        examples.pixels[chosen], examples.labels[chosen], tuple(examples.paths[index] for index in chosen)
+    )
 
 
 def gather(examples: Sequence[Example]) -> Examples:

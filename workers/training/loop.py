@@ -34,7 +34,7 @@ class Recipe:
     classes: tuple[str, ...]
     stages: tuple[Stage, ...]
     freeze_through: str | None  # the last layer that stays as it is; None trains all
-    batch_size: int = 32
+    batch_size: int = 16
     dropout: float = 0.3
     label_smoothing: float = 0.05
     weight_decay: float = 0.02
