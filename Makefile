@@ -20,7 +20,7 @@ lint: $(STAMP)  ## style, strict types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## the whole system against the bare engine, in one run
-	$(BIN)/python -m tests.bench
+	$(BIN)/python tests/bench/night.py
 
 setup: $(STAMP)  ## only the environment
 

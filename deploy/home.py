@@ -2,13 +2,10 @@
 
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from argon2 import PasswordHasher
 
 from db import migrate
 from db.errors import Refused, Unknown
@@ -17,13 +14,12 @@ from db.store import intake, models, people
 from db.store.connection import Database
 from db.words import Role
 from deploy.queue_server import private_folder
+from webui import passwords
 from workers import trained_models
 
 SITE = "local"
 BY = "nightread init"
 FIRST_USERS = {"admin": Role.ADMIN, "reader": Role.READER}
-# No letters or digits that look alike: people type these once from a file.
-ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def _first_users(db: Database) -> dict[str, str]:
     known = {user.name for user in people.users(db)}
     file = _passwords_file(db.config)
     if not known and not file.exists():
-        _write_private(file, "".join(f"{name} {_password()}\n" for name in FIRST_USERS))
+        _write_private(file, "".join(f"{name} {passwords.generate()}\n" for name in FIRST_USERS))
     if not file.exists() or FIRST_USERS.keys() <= known:
         return {}
     planned = dict(line.split() for line in file.read_text().splitlines())
@@ -112,18 +108,13 @@ def _first_users(db: Database) -> dict[str, str]:
     sites = {site.id for site in intake.sites(db)}
     for name, password in made.items():
         role = FIRST_USERS[name]
-        hashed = PasswordHasher().hash(password)
+        hashed = passwords.hash_password(password)
         people.add_user(db, name, role=role, password_hash=hashed, site_ids=sites, by=BY)
     return made
 
 
 def _passwords_file(config: Settings) -> Path:
     return config.home / "passwords.txt"
-
-
-def _password() -> str:
-    """20 random letters and digits in groups: 99 bits."""
-    return "-".join("".join(secrets.choice(ALPHABET) for _ in range(5)) for _ in range(4))
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -75,7 +75,7 @@ def console_script() -> Path:
 @contextmanager
 def running(config: Settings, *, say: Say) -> Iterator[Supervisor]:
     """Everything that this machine runs, until the block ends. Raises Refused while another one runs on this home."""
-    with _only_one(config) as lock:
+    with only_one(config) as lock:
         if lock is None:
             raise Refused(f"`nightread up` or `screen` runs on {config.home} already, or is just ending")
         supervisor = Supervisor(config.home / "logs", lock, say)
@@ -114,7 +114,7 @@ class Helper:
         try:
             while not self._ending.wait(LOOK_SECONDS):
                 if self._is_wanted():
-                    with _only_one(self._db.config) as lock:
+                    with only_one(self._db.config) as lock:
                         if lock is not None:
                             self._run(lock)
         except BaseException as error:  # noqa: BLE001 (handed to the thread that asks)
@@ -137,7 +137,7 @@ class Helper:
 
 
 @contextmanager
-def _only_one(config: Settings) -> Iterator[int | None]:
+def only_one(config: Settings) -> Iterator[int | None]:
     """The lock of a home folder as an open file, or None while somebody else holds it."""
     lock = os.open(config.home / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from argon2 import PasswordHasher
 from sqlalchemy import delete
 
 from db.errors import Refused
@@ -21,6 +20,7 @@ from db.store.connection import connect
 from db.words import Role
 from deploy import home as homes
 from deploy import local, queue_server
+from webui import passwords
 from workers import trained_models as trained
 from workers.preprocessing import VERSION, Border
 
@@ -41,11 +41,11 @@ def test_the_private_queue_server_is_a_part_only_where_none_is_configured_or_run
 
 
 def test_a_second_one_on_the_same_home_is_refused(home):
-    with local._only_one(home) as lock, local._only_one(home) as second:
+    with local.only_one(home) as lock, local.only_one(home) as second:
         assert lock is not None
         assert second is None
 
-    with local._only_one(home) as lock:
+    with local.only_one(home) as lock:
         assert lock is not None
 
 
@@ -121,7 +121,7 @@ def test_the_first_passwords_are_told_once_kept_on_file_and_work(fresh, shipped)
     assert kept == ready.passwords
     for name, password in kept.items():
         assert len(password) >= 20
-        assert PasswordHasher().verify(people.user_named(fresh, name).password_hash, password)
+        assert passwords.matches(people.user_named(fresh, name).password_hash, password)
 
 
 def test_the_reader_of_a_new_home_may_open_its_site(fresh, shipped):
@@ -154,7 +154,7 @@ def test_an_interrupted_start_is_gone_on_with_and_nobody_is_locked_out(fresh, sh
 
     kept = dict(line.split() for line in ready.passwords_file.read_text().splitlines())
     for name in ("admin", "reader"):
-        assert PasswordHasher().verify(people.user_named(fresh, name).password_hash, kept[name])
+        assert passwords.matches(people.user_named(fresh, name).password_hash, kept[name])
 
 
 def test_users_that_an_admin_made_are_left_as_they_are(fresh, shipped):
@@ -206,7 +206,7 @@ def nightread(config, *words, **more):
 
 
 def test_a_second_up_says_so_and_ends_with_refused(home):
-    with local._only_one(home):
+    with local.only_one(home):
         ended = nightread(home, "up")
 
     assert ended.returncode == 4, ended.stderr

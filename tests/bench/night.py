@@ -87,7 +87,7 @@ def main() -> None:
         threads = len(os.sched_getaffinity(0))
         scorer = Scorer.load(trained_models.SHIPPED, batch_size=config.engine_batch, threads=threads)
         bare_rate(scorer, pixels[:64])
-        with local._only_one(config) as lock:
+        with local.only_one(config) as lock:
             supervisor = Supervisor(config.home / "logs", lock or 0, lambda text: print(text, file=sys.stderr))
             supervisor.start([*local.queue_parts(config), *local.scoring_parts(config)])
             try:
