@@ -266,6 +266,14 @@ def test_a_file_over_which_decoders_keep_dying_is_unreadable_and_others_are_not(
     assert own_pool.prepare(good, 224).pixels.shape == (224, 224)
 
 
+def test_a_file_that_crashes_its_codec_is_unreadable_and_others_are_not(own_pool, tmp_path):
+    crasher = put(tmp_path, "crasher.dcm", builders.crashing_dicom())
+    good = put(tmp_path, "good.png", builders.encoded(".png", CHEST))
+
+    assert reason_for(own_pool, crasher) is Reason.UNREADABLE
+    assert own_pool.prepare(good, 224).pixels.shape == (224, 224)
+
+
 def test_a_file_that_takes_too_long_is_unreadable(tmp_path):
     slow = put(tmp_path, "slow.png", builders.png_bomb(7_900))
     good = put(tmp_path, "good.png", builders.encoded(".png", CHEST))

@@ -113,6 +113,14 @@ def test_padding_is_black_even_in_monochrome1():
     assert not grey_of(data)[:40].any()
 
 
+def test_a_jpeg_of_another_size_than_its_header_says_is_not_decoded():
+    small, large = builders.dicom_in(builders.JPEG_BASELINE), builders.dicom_in(builders.JPEG_BASELINE, Rows=300)
+
+    assert grey_of(small).shape == (320, 288)
+    with pytest.raises(UnreadableImage, match="another size"):
+        read(large, LIMITS)
+
+
 def test_bits_above_those_stored_are_ignored():
     twelve = CHEST.astype(np.uint16) * 16
     overlaid = twelve | 0x8000
@@ -183,9 +191,7 @@ def test_frontal_chests_and_unknown_words_are_let_through(fields):
     assert tags(builders.dicom(**fields)).patient_id == "site-0001"
 
 
-@pytest.mark.parametrize(
-    "name", ["frames.dcm", "report.dcm", "DICOMDIR", "video.dcm", "encrypted.dcm", "sealed.dcm"]
-)
+@pytest.mark.parametrize("name", ["frames.dcm", "report.dcm", "DICOMDIR", "video.dcm", "encrypted.dcm", "sealed.dcm"])
 def test_the_header_alone_already_tells(name):
     reason, data = BAD[name]
 

@@ -14,16 +14,19 @@ import pydicom.config
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGBaseline8Bit
 
 from db.errors import UnreadableImage
 from db.words import Reason
 from workers.images.dicom_header import DEFLATED, EXPLICIT, Header, parse, pixel_bytes
 from workers.images.dicom_rules import WANTED, refuse_what_is_no_picture, uncompressed_bytes
+from workers.images.headers import measure_jpeg
 from workers.images.picture import Frame, Image, Samples, fill, significant_bits, to_grey
+from workers.images.raster import decode_jpeg
 
 # pydicom quotes values in what it logs and warns of, and those are patients'.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -73,7 +76,7 @@ def _data_set(header: Header) -> Dataset:
 
 
 def _decode(data_set: Dataset) -> Image:
-    stored = pixel_array(data_set)
+    stored = _stored(data_set)
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise UnreadableImage(Reason.UNREADABLE, f"samples of type {stored.dtype}; 8 or 16 bits are read")
     kind = data_set.PhotometricInterpretation
@@ -85,6 +88,18 @@ def _decode(data_set: Dataset) -> Image:
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableImage(Reason.UNREADABLE, "a photometric interpretation that is not read")
     return _show(stored, data_set)
+
+
+def _stored(data_set: Dataset) -> NDArray[np.integer]:
+    """The pixels as stored. Grey JPEG baseline goes our own strict way: gdcm ends the process over broken ones."""
+    if data_set.file_meta.TransferSyntaxUID != JPEGBaseline8Bit or data_set.SamplesPerPixel != 1:
+        return pixel_array(data_set)
+    stream = next(generate_frames(data_set.PixelData, number_of_frames=1))
+    promised = Frame(data_set.Rows, data_set.Columns)
+    found = measure_jpeg(stream)
+    if (found.height, found.width) != (promised.height, promised.width):
+        raise UnreadableImage(Reason.UNREADABLE, "its JPEG has another size than its header says")
+    return decode_jpeg(stream, promised).samples
 
 
 def _show(stored: NDArray[np.integer], data_set: Dataset) -> Image:
