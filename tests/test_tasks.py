@@ -1,0 +1,343 @@
+"""One ring's work on the real ledger, with real decoders; the device is a stub that answers at once."""
+
+import dataclasses
+import os
+from types import SimpleNamespace
+
+import builders
+import cv2
+import numpy as np
+import pytest
+
+from db.files import derived_path
+from db.store import intake, models, reading, scoring
+from db.store.connection import connect
+from db.words import Cause, Kind, Reason
+from producer import submission
+from workers import gate, tasks, trained_models
+from workers.decoding import DecoderPool
+from workers.preprocessing import DEFAULT_BORDER, VERSION
+from workers.shift import Loaded, Shift, limits, stopping_note
+
+SIZE, DEPTH = 64, 4
+
+
+@pytest.fixture(scope="module")
+def decoders():
+    from db.settings import Settings
+
+    with DecoderPool(1, limits(Settings()), memory_bytes=2_000_000_000, seconds=30) as pool:
+        yield pool
+
+
+class Night:
+    """A shift at work on one folder; `device` answers for the engine: (B, S, S, 1) uint8 -> probabilities (B,)."""
+
+    def __init__(self, home, decoders, folder):
+        self.db, self.folder = connect(home), folder
+        folder.mkdir()
+        self.model = models.active(self.db)
+        self.device = lambda batch: batch.mean(axis=(1, 2, 3)) / 255
+        self.hand = Shift(home, self.db, "cpu", decoders)
+        self.load(batch_size=home.engine_batch)
+
+    def load(self, *, batch_size, threshold=0.5):
+        view = dataclasses.replace(self.model, threshold=threshold)
+        self.hand._loaded[self.model.id] = Loaded(view, stub_scorer(self, batch_size), batch_size)
+
+    def scan(self, name, *, seed=0, content=None):
+        picture = builders.encoded(".png", builders.chest(seed=seed))
+        (self.folder / name).write_bytes(picture if content is None else content)
+
+    def submit(self, **options):
+        self.batch = submission.submit(self.db, self.folder, site_name="local", **options).batch_id
+        return self.batch
+
+    def work(self):
+        tasks.work(self.hand)
+
+    def lines(self):
+        return {line.path: line for line in reading.report_lines(self.db, self.batch)}
+
+    def outcomes(self):
+        return {path: line.outcome for path, line in self.lines().items()}
+
+
+def stub_scorer(night, batch_size):
+    """A Scorer of the real class whose engine asks `night.device`."""
+    from workers.engines.tensorflow import Engine
+    from workers.scoring import Scorer
+
+    def run(batch):
+        pixels = batch.numpy()
+        scores = np.asarray(night.device(pixels), np.float32)
+        count = len(pixels)
+        outputs = np.stack([1 - scores, scores], axis=1), np.ones((count, 2, 2, DEPTH)), np.zeros((count, 2))
+        return [SimpleNamespace(numpy=lambda value=value: value.astype(np.float32)) for value in outputs]
+
+    nothing = trained_models.File("", "")
+    model = trained_models.TrainedModel(
+        name="stub",
+        version="1",
+        architecture="resnet50",
+        head="pooled256",
+        classes=("normal", "covid"),
+        flag_classes=("covid",),
+        input_size=SIZE,
+        preprocessing=trained_models.Preprocessing(VERSION, "exact", DEFAULT_BORDER),
+        weights=nothing,
+        encoding="",
+        map_layer="",
+        gate=trained_models.Gate(nothing, (), 2.0),
+        intended_use=trained_models.IntendedUse(18, ""),
+        temperature=1.0,
+    )
+    head = {
+        "hidden/kernel": np.ones((DEPTH, 3), np.float32),
+        "hidden/bias": np.zeros(3, np.float32),
+        "scores/kernel": np.ones((3, 1), np.float32),
+        "scores/bias": np.zeros(1, np.float32),
+    }
+    plain = gate.Fit(np.zeros(2), np.ones(2), np.eye(2), np.ones(2), np.float32(1))
+    return Scorer(model, Engine(run, batch_size, SIZE, "float32", "cpu"), head, plain)
+
+
+@pytest.fixture
+def night(home, queue_server, decoders, tmp_path, request):
+    made = Night(request.getfixturevalue("home"), decoders, tmp_path / "scans")
+    yield made
+    made.db.engine.dispose()
+
+
+def test_a_broken_file_does_not_stop_its_chunk(night):
+    night.scan("good.png")
+    night.scan("broken.png", content=builders.bad_files()["cut.png"][1])
+    night.submit()
+
+    night.work()
+
+    assert night.outcomes() == {"good.png": Kind.SCORED, "broken.png": Kind.REJECTED}
+    assert night.lines()["broken.png"].reason == Reason.TRUNCATED
+
+
+def test_what_changed_or_went_after_submission_is_rejected_and_says_which(night):
+    for seed, name in enumerate(("gone.png", "changed.png", "good.png")):
+        night.scan(name, seed=seed)
+    night.submit()
+    (night.folder / "gone.png").unlink()
+    night.scan("changed.png", seed=99)
+
+    night.work()
+
+    reasons = {path: line.reason for path, line in night.lines().items()}
+    assert reasons == {"gone.png": Reason.MISSING, "changed.png": Reason.CHANGED_SINCE_SUBMISSION, "good.png": None}
+
+
+def test_a_patient_below_the_models_age_is_not_scored(night, tmp_path):
+    night.scan("child.png")
+    night.scan("adult.png", seed=1)
+    (tmp_path / "m.csv").write_text("path,age\nchild.png,7\nadult.png,70\n")
+    night.submit(manifest=tmp_path / "m.csv")
+
+    night.work()
+
+    assert night.lines()["child.png"].reason == Reason.OUTSIDE_INTENDED_USE
+    assert night.outcomes()["adult.png"] == Kind.SCORED
+
+
+def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_keeps_nothing(night):
+    night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) > 150, 0.9, 0.1)
+    bright = np.clip(builders.CHEST.astype(int) + 90, 0, 255).astype(np.uint8)
+    night.scan("bright.png", content=builders.encoded(".png", bright))
+    night.scan("dark.png", content=builders.encoded(".png", builders.CHEST // 2))
+    night.submit()
+
+    night.work()
+
+    kept = [item.key for item in reading.worklist(night.db, site_ids={1})]
+    assert len(kept) == 1
+    copy = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "image")), cv2.IMREAD_UNCHANGED)
+    heat = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "heat")), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(copy, bright)
+    assert heat.shape == (*bright.shape, 4)
+    assert len(list(night.hand.config.derived.rglob("*.png"))) == 2
+
+
+def test_an_engine_that_fails_over_one_scan_fails_that_one_alone(night):
+    for number in range(5):
+        night.scan(f"{number}.png", seed=number)
+    bright = np.clip(builders.CHEST.astype(int) + 90, 0, 255).astype(np.uint8)
+    night.scan("poison.png", content=builders.encoded(".png", bright))
+
+    def device(batch):
+        means = batch.mean(axis=(1, 2, 3))
+        if (means > 170).any():
+            raise RuntimeError("this one is too much")
+        return means / 255
+
+    night.device = device
+    night.submit()
+
+    night.work()
+
+    assert night.outcomes().pop("poison.png") == Kind.FAILED
+    assert night.lines()["poison.png"].reason == Cause.ENGINE_ERROR
+    assert [night.outcomes()[f"{number}.png"] for number in range(5)] == [Kind.SCORED] * 5
+
+
+def test_a_score_that_is_no_probability_is_a_failure_and_not_a_score(night):
+    night.scan("one.png")
+    night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) == 128, 0.5, np.nan)
+    night.submit()
+
+    night.work()
+
+    assert night.lines()["one.png"].reason == Cause.ENGINE_ERROR
+
+
+def test_a_broken_engine_blames_no_scan(night):
+    night.scan("one.png")
+    night.submit()
+
+    def device(batch):
+        raise RuntimeError("the device is gone")
+
+    night.device = device
+
+    with pytest.raises(RuntimeError):
+        night.work()
+
+    assert night.outcomes() == {"one.png": "waiting"}
+
+
+def test_a_device_without_room_for_one_image_is_a_failure_of_ours(night):
+    night.scan("one.png")
+    night.load(batch_size=1)
+    night.hand.batch_size = 1
+
+    def device(batch):
+        raise MemoryError
+
+    night.device = device
+    night.submit()
+
+    night.work()
+
+    assert night.lines()["one.png"].reason == Cause.OUT_OF_MEMORY
+
+
+def test_a_root_that_does_not_answer_waits_at_no_cost_and_holds_up_nobody_else(night, tmp_path):
+    night.scan("away.png")
+    away = night.submit(urgent=True)
+    night.folder.rename(tmp_path / "unmounted")
+    night.folder = tmp_path / "other"
+    night.folder.mkdir()
+    night.scan("here.png", seed=1)
+    here = night.submit()
+
+    night.work()
+
+    assert reading.totals(night.db, here).scored == 1
+    assert reading.totals(night.db, away).waiting == 1
+    claim = scoring.claim_chunk(night.db, "other", trained_model_id=night.model.id, lease_seconds=30)
+    assert (claim.batch_id, claim.attempts) == (away, 1)
+
+
+def test_told_to_stop_it_completes_what_is_scored_and_gives_back_the_rest(night):
+    for number in range(40):
+        night.scan(f"{number:02d}.png", seed=number)
+    note = stopping_note(night.hand.config, os.getppid())
+    note.parent.mkdir()
+
+    def device(batch):
+        note.touch()
+        return batch.mean(axis=(1, 2, 3)) / 255
+
+    night.device = device
+    night.submit()
+
+    night.work()
+
+    totals = reading.totals(night.db, night.batch)
+    assert (totals.scored, totals.waiting, totals.failed) == (16, 24, 0)
+    note.unlink()
+    claim = scoring.claim_chunk(night.db, "next", trained_model_id=night.model.id, lease_seconds=30)
+    assert (len(claim.scans), claim.attempts) == (24, 1)
+
+
+def test_results_of_a_lost_claim_count_for_nothing(night):
+    night.scan("one.png")
+
+    def device(batch):
+        with night.db.writing() as session:  # as the sweep does when the lease ran out
+            from sqlalchemy import text
+
+            session.execute(text("UPDATE chunks SET lease_until = 0 WHERE completed_at IS NULL"))
+        scoring.free_expired(night.db)
+        night.device = lambda again: np.full(len(again), 0.25)
+        return np.full(len(batch), 0.75)
+
+    night.device = device
+    night.submit()
+
+    night.work()
+    assert night.outcomes() == {"one.png": "waiting"}
+    night.work()
+
+    assert [line.score for line in night.lines().values()] == [0.25]
+
+
+def test_after_a_worker_was_lost_each_scan_is_named_before_it_is_scored(night):
+    for number in range(3):
+        night.scan(f"{number}.png", seed=number)
+    night.submit()
+    scoring.claim_chunk(night.db, "dies", trained_model_id=night.model.id, lease_seconds=-1)
+    scoring.free_expired(night.db)
+    named = []
+
+    def device(batch):
+        from sqlalchemy import text
+
+        with night.db.reading() as session:
+            named.append(session.scalar(text("SELECT breadcrumb FROM chunks")))
+        return batch.mean(axis=(1, 2, 3)) / 255
+
+    night.device = device
+
+    night.work()
+
+    assert named == [1, 2, 3]
+    assert set(night.outcomes().values()) == {Kind.SCORED}
+
+
+def test_urgent_scans_come_first(night, tmp_path):
+    night.scan("routine.png")
+    night.submit()
+    night.folder = tmp_path / "urgent"
+    night.folder.mkdir()
+    night.scan("urgent.png", seed=1)
+    urgent = night.submit(urgent=True)
+
+    claim = scoring.claim_chunk(night.db, "w", trained_model_id=night.model.id, lease_seconds=30)
+
+    assert claim.batch_id == urgent
+
+
+def test_the_shipped_model_scores_and_explains_a_shipped_sample(home, decoders, tmp_path):
+    from deploy.commands import SAMPLES
+    from deploy.home import registration
+
+    db = connect(home)
+    lenient = dataclasses.replace(registration(trained_models.SHIPPED), threshold=0.0)
+    models.activate(db, models.register(db, lenient, by="test"), why="test", by="test")
+    sample = sorted(SAMPLES.rglob("*.png"))[0]
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / sample.name).write_bytes(sample.read_bytes())
+    batch = submission.submit(db, tmp_path / "scans", site_name="local").batch_id
+
+    tasks.work(Shift(home, db, "cpu", decoders))
+
+    (line,) = reading.report_lines(db, batch)
+    assert (line.outcome, line.engine, line.precision) == (Kind.SCORED, "tensorflow", "float32")
+    assert intake.sites(db)
+    assert len(list(home.derived.rglob("*.heat.png"))) == 1
