@@ -87,7 +87,7 @@ def check_queue(db: Database) -> Check:
         program = queue_server.find_server()
         major, minor = queue_server.version(program)
         return Check("queue", True, f"not running now; `nightread up` starts {program} ({major}.{minor})")
-    queue.ping(with_app=queue.make_app(config))
+    queue.ping(with_app=queue.app(config))
     return Check(
         "queue", True, "the configured server answers" if config.queue_url else f"{config.queue_socket} answers"
     )

@@ -38,9 +38,9 @@ def _work(device: str) -> int:
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     node = f"{device.replace(':', '')}@{socket.gethostname()}"
-    arguments = ["worker", "--hostname", node, "--loglevel", "WARNING"]
+    arguments = ["--quiet", "worker", "--hostname", node, "--loglevel", "WARNING"]
     try:
-        app.worker_main(["--quiet", *arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
+        app(settings()).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     finally:
         scoring.worker_stopped(database(), devices.worker_name(device))
     return Exit.DONE

@@ -4,6 +4,7 @@ Every setting of Celery below has its reason in the README's decisions; none of 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from celery import Celery
@@ -21,10 +22,11 @@ MOST_RINGS = 32
 ANSWER_SECONDS = 5.0
 
 
-def make_app(config: Settings) -> Celery:
-    """The Celery application of these settings."""
-    app = Celery("nightread", broker=config.queue, set_as_current=False, include=["workers.tasks"])
-    app.conf.update(
+@cache
+def app(config: Settings) -> Celery:
+    """The Celery application of these settings; the same one for the same settings."""
+    made = Celery("nightread", broker=config.queue, set_as_current=False, include=["workers.tasks"])
+    made.conf.update(
         task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
@@ -59,16 +61,13 @@ def make_app(config: Settings) -> Celery:
             "retry_on_timeout": False,
         },
     )
-    return app
-
-
-app = make_app(settings())
+    return made
 
 
 def ring(count: int, *, with_app: Celery | None = None) -> int:
     """Wake up to `count` workers; how many rings were sent (fewer while others still lie in the queue).
     Raises QueueUnreachable; nothing is lost then: the sweep rings again."""
-    ringer = with_app or app
+    ringer = with_app or app(settings())
     with _reachable(), _connection(ringer) as connection:
         missing = min(count, MOST_RINGS - _length(connection))
         if missing <= 0:
@@ -81,7 +80,7 @@ def ring(count: int, *, with_app: Celery | None = None) -> int:
 
 def length(*, with_app: Celery | None = None) -> int:
     """Rings that lie in the queue. Raises QueueUnreachable."""
-    with _reachable(), _connection(with_app or app) as connection:
+    with _reachable(), _connection(with_app or app(settings())) as connection:
         return _length(connection)
 
 

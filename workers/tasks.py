@@ -40,7 +40,7 @@ class Prepared:
     rejected: list[Rejected]
 
 
-@app.task(name=SCORE)  # type: ignore[untyped-decorator]
+@app(settings()).task(name=SCORE)  # type: ignore[untyped-decorator]
 def score() -> None:
     """One ring: work until nothing waits, the worker is told to stop, or a third of the hard limit has passed."""
     work(shift())
