@@ -162,3 +162,13 @@ def _forget():
         database().engine.dispose()
     database.cache_clear()
     settings.cache_clear()
+
+
+@pytest.fixture
+def room(home):
+    """A reading room for the tests of the web, on a fresh home folder (reading_room.py)."""
+    from reading_room import ReadingRoom
+
+    opened = ReadingRoom(home)
+    yield opened
+    opened.close()

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,11 @@ from webui import create_app, passwords
 from workers.preprocessing import prepare
 
 PASSWORD = "three unrelated words"
+
+
+@cache
+def hashed() -> str:
+    return passwords.hash_password(PASSWORD)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,6 @@ class ReadingRoom:
         self.config = config
         self.app: Flask = create_app(config)
         self.app.testing = False  # errors become pages, as in service
-        self._hash = passwords.hash_password(PASSWORD)
 
     def close(self) -> None:
         self.db.engine.dispose()
@@ -61,7 +66,7 @@ class ReadingRoom:
 
     def user(self, name: str = "dr-a", *, role: Role = Role.READER, sites: Sequence[str] = ("local",)) -> str:
         site_ids = {self.site(site) for site in sites}
-        people.add_user(self.db, name, role=role, password_hash=self._hash, site_ids=site_ids, by="test")
+        people.add_user(self.db, name, role=role, password_hash=hashed(), site_ids=site_ids, by="test")
         return name
 
     def night(self, *found: Found, site: str = "local", root: str = "/nights/monday", pictures: bool = False) -> int:

@@ -70,7 +70,10 @@ def sign_out() -> ResponseReturnValue:
 
 def _form_again(name: str, status: int) -> ResponseReturnValue:
     minutes = int(limits.WINDOW.total_seconds() // 60)
-    page = render_template("sign_in.html", next=request.form.get("next", ""), name=name, status=status, minutes=minutes)
+    typed = name if name.isprintable() else ""
+    page = render_template(
+        "sign_in.html", next=request.form.get("next", ""), name=typed, status=status, minutes=minutes
+    )
     headers = {"Retry-After": str(int(limits.WINDOW.total_seconds()))} if status == 429 else {}
     return page, status, headers
 

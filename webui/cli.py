@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from db.errors import NightreadError
+from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
 from db.store import intake, people
@@ -41,11 +41,11 @@ def user() -> None:
 @as_json_option
 def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) -> None:
     """Register somebody; a made password is printed once."""
-    db = database()
+    db, name = database(), _fit(name)
     site_ids = {intake.site_named(db, site).id for site in sites}
     password = _password(name, ask=ask)
     hashed = passwords.hash_password(password)
-    people.add_user(db, name.strip(), role=Role(role), password_hash=hashed, site_ids=site_ids, by=_operator())
+    people.add_user(db, name, role=Role(role), password_hash=hashed, site_ids=site_ids, by=_operator())
     told = {"user": name, "role": role, "sites": list(sites), "password": None if ask else password}
     _tell(told, as_json, f"{role} {name} may sign in{_with(password, ask)}")
     if role == Role.READER and not sites:
@@ -138,6 +138,14 @@ def export(as_json: bool) -> None:
     """Every event in order on stdout, one JSON object a line (with --json, the same)."""
     for event in record.events(database()):
         click.echo(json.dumps(event))
+
+
+def _fit(name: str) -> str:
+    """A name that can be typed at the door. Raises Refused."""
+    name = name.strip()
+    if not name or len(name) > 100 or not name.isprintable():
+        raise Refused("a user's name has 1 to 100 characters, all of them printable")
+    return name
 
 
 def _password(name: str, *, ask: bool) -> str:

@@ -1,6 +1,7 @@
 """Who gets in: every page asks for a signed-in user unless it is marked public; every change comes from our pages."""
 
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -68,7 +69,8 @@ def _refuse_foreign_names() -> None:
     """Against DNS rebinding: a page elsewhere must not reach a local server under that page's own name. Behind a
     TLS proxy the certificate sees to this."""
     config = database().config
-    if is_loopback(config.web_host) and not config.web_https and not is_loopback(urlsplit(f"//{request.host}").hostname):
+    is_local = is_loopback(config.web_host) and not config.web_https
+    if is_local and not is_loopback(re.sub(r":\d*$", "", request.host)):
         abort(400, "This server answers to localhost only.")
 
 

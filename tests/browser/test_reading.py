@@ -1,0 +1,230 @@
+"""A reader at work in a real browser: sign in, read by keyboard alone, look at the picture. Needs Chromium
+(`apt-get install chromium`) and the package playwright; `.ci/run` installs both."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from reading_room import PASSWORD, Found
+
+from db.store import people, reading, scoring
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium here"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(room):
+    """The reading room in service: `nightread web` as its own process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "producer", "web", "--port", str(port)]
+    environment = {**os.environ, "NIGHTREAD_HOME": str(room.config.home)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as web:
+        wait_for(f"http://localhost:{port}/health")
+        yield f"http://localhost:{port}"
+        web.terminate()
+        assert web.wait(timeout=30) == 0
+
+
+@pytest.fixture
+def page(chromium, address):
+    """A fresh browser window that fails the test on anything the content policy blocks or a script error."""
+    context = chromium.new_context(viewport={"width": 1366, "height": 768}, base_url=address)
+    opened, complaints = context.new_page(), []
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
+    opened.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
+    yield opened
+    context.close()
+    assert complaints == []
+
+
+def wait_for(url: str) -> None:
+    for _ in range(150):
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # ours, on loopback
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+def sign_in(page) -> None:
+    page.goto("/")
+    page.keyboard.type("dr-a")
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Worklist')")
+
+
+def opens(page, path: str) -> None:
+    page.wait_for_selector(f"h1:has-text('{path}')")
+
+
+def test_a_night_is_read_from_the_keyboard_alone(room, page):
+    room.user()
+    room.night(*[Found(f"scan-{n}.png", score=0.9 - n / 100, seed=n) for n in range(4)], pictures=True)
+    sign_in(page)
+
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    opens(page, "scan-0.png")
+    page.keyboard.press("d")
+    page.keyboard.press("Control+Enter")
+    opens(page, "scan-1.png")
+    page.keyboard.press("c")
+    page.keyboard.press("Tab")
+    page.keyboard.type("cod liver: keys in a note are letters")
+    page.keyboard.press("Control+Enter")
+    opens(page, "scan-2.png")
+    page.keyboard.press("n")
+    opens(page, "scan-3.png")
+    page.keyboard.press("u")
+    page.keyboard.press("Enter")
+    opens(page, "scan-2.png")
+    page.keyboard.press("c")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("h2:has-text('All read')")
+
+    said = [[(review.verdict, review.note) for review in people.reviews(room.db, scan)] for scan in (1, 2, 3, 4)]
+    note = "cod liver: keys in a note are letters"
+    assert said == [[("dismiss", "")], [("confirm", note)], [("confirm", "")], [("unsure", "")]]
+
+
+def test_the_lines_of_the_list_are_walked_with_letters_and_arrows(room, page):
+    room.user()
+    room.night(*[Found(f"scan-{n}.png", score=0.9 - n / 100) for n in range(3)])
+    sign_in(page)
+
+    page.keyboard.press("ArrowDown")
+    for key in ("j", "ArrowDown", "j", "k"):
+        page.keyboard.press(key)
+
+    assert page.evaluate("document.activeElement.textContent") == "scan-1.png"
+
+
+def test_heat_map_inversion_zoom_and_crop_answer_to_their_keys(room, page):
+    room.user()
+    key = room.one(shape=(300, 500))
+    sign_in(page)
+    page.goto(f"/scan/{key}")
+    page.wait_for_function("document.getElementById('image').naturalWidth === 500")
+    fitted = page.evaluate("document.getElementById('picture').clientWidth")
+
+    page.keyboard.press("m")
+    assert page.is_hidden("#heat")
+    page.keyboard.press("m")
+    assert page.is_visible("#heat")
+    page.fill("#opacity", "25")
+    assert page.evaluate("getComputedStyle(document.getElementById('heat')).opacity") == "0.25"
+    page.keyboard.press("i")
+    assert "invert" in page.evaluate("getComputedStyle(document.getElementById('image')).filter")
+    page.keyboard.press("x")
+    assert page.is_visible("#crop")
+    page.keyboard.press("+")
+    assert page.evaluate("document.getElementById('picture').clientWidth") == pytest.approx(1.25 * fitted, abs=2)
+    page.keyboard.press("=")
+    assert page.evaluate("document.getElementById('picture').clientWidth") == pytest.approx(fitted, abs=2)
+
+
+def test_the_heat_map_lies_exactly_on_the_picture(room, page):
+    room.user()
+    key = room.one(shape=(300, 500))
+    sign_in(page)
+    page.goto(f"/scan/{key}")
+    page.wait_for_selector(".sized")
+    page.keyboard.press("+")
+
+    boxes = [page.locator(f"#{name}").bounding_box() for name in ("image", "heat")]
+
+    for side in ("x", "y", "width", "height"):
+        assert boxes[0][side] == pytest.approx(boxes[1][side], abs=0.5)
+    assert boxes[0]["width"] / boxes[0]["height"] == pytest.approx(500 / 300, abs=0.01)
+
+
+def test_letter_keys_can_be_turned_off(room, page):
+    room.user()
+    room.night(Found("scan-0.png", score=0.9))
+    sign_in(page)
+
+    page.uncheck("[data-shortcuts]")
+    page.locator("h1").click()
+    page.keyboard.press("j")
+    after_letter = page.evaluate("document.activeElement.className")
+    page.keyboard.press("ArrowDown")
+
+    assert after_letter != "row"
+    assert page.evaluate("document.activeElement.className") == "row"
+
+
+def test_progress_moves_without_a_reload(room, page):
+    room.user()
+    files = [Found(f"{n:03}.png") for n in range(100)]
+    batch = room.night(*files)
+    sign_in(page)
+    page.goto("/batches")
+    row = page.locator(f"[data-batch='{batch}'] [data-field=scored]")
+    assert row.inner_text() == "0"
+
+    score_one_chunk(room)
+
+    playwright.expect(row).not_to_have_text("0", timeout=10_000)
+    assert int(row.inner_text()) == reading.totals(room.db, batch).scored
+
+
+def score_one_chunk(room) -> None:
+    while claim := scoring.claim_chunk(room.db, "w", trained_model_id=1, lease_seconds=60):
+        results = [
+            scoring.Scored(scan.id, 0.1, {"normal": 0.9, "covid": 0.1}, {}, "tensorflow", "float32", "cpu", 0.1)
+            for scan in claim.scans
+        ]
+        scoring.complete_chunk(room.db, claim, results)
+        return
+
+
+def test_hostile_names_and_notes_run_nothing(room, page):
+    room.user()
+    hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+    key = room.one(path=f"{hostile}.png", patient=hostile)
+    sign_in(page)
+    page.goto(f"/scan/{key}")
+    page.fill("#note", hostile)
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h2:has-text('All read')")
+
+    page.goto(f"/scan/{key}")
+
+    assert page.locator(".note").inner_text() == hostile
+    assert page.locator("img[src=x]").count() == 0
