@@ -56,6 +56,12 @@ def test_a_window_is_applied_after_the_modality_lut():
     assert abs(int(grey[1000]) - 128) <= 1
 
 
+def test_a_window_that_misses_every_value_is_left_aside():
+    astray = builders.dicom(CHEST, WindowCenter=-5000, WindowWidth=100)
+
+    assert np.array_equal(grey_of(astray), CHEST)
+
+
 def test_a_voi_lut_wins_over_a_window():
     lut = Dataset()
     lut.LUTDescriptor = [4096, 0, 16]

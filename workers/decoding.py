@@ -58,6 +58,9 @@ class _Died(Exception):
 class _TimedOut(Exception):
     """Nothing came before the deadline."""
 
+    def __str__(self) -> str:
+        return "said nothing in time"
+
 
 class DecoderPool:
     """`count` decoders, started when first needed and again when they die. Thread-safe: one caller, one decoder.
@@ -172,7 +175,7 @@ class _Decoder:
         except (_Died, _TimedOut) as error:
             self.kill()
             raise DecodersUnavailable(
-                "no decoder starts: give it more memory for the largest picture allowed"
+                f"no decoder starts (it {error}): more memory, or a lower limit of pixels?"
             ) from error
 
     def is_alive(self) -> bool:

@@ -131,7 +131,9 @@ def _voi(inputs: NDArray[np.integer], data_set: Dataset, floor: int, bits: int) 
         return np.asarray(np.clip(looked_up / (2.0**depth - 1), 0, 1))
     centre, width = (_first(data_set.get(name)) for name in ("WindowCenter", "WindowWidth"))
     if centre is not None and width is not None and width >= 1:
-        return window(values, centre, width, str(data_set.get("VOILUTFunction") or "LINEAR"))
+        shown = window(values, centre, width, str(data_set.get("VOILUTFunction") or "LINEAR"))
+        if np.ptp(shown) > 0:  # else the window misses every value in use: better shown without it than blank
+            return shown
     ends = apply_modality_lut(np.array([floor, floor + 2**bits - 1]), data_set).astype(np.float64)
     return np.asarray(np.clip((values - ends.min()) / max(float(np.ptp(ends)), 1e-9), 0, 1))
 
