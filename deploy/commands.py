@@ -53,9 +53,8 @@ def up(is_json: bool) -> int:
     db = database()
     ready = make_ready(db)
     _print_passwords(ready)
-    config = local.with_free_port(db.config)
     stopped = threading.Event()
-    with _stopping(stopped.set), local.running(config, say=say) as supervisor:
+    with _stopping(stopped.set), local.running(db.config, say=say) as (supervisor, config):
         if is_json:
             reports.print_json({**_home_json(config, ready), "address": address(config)})
         else:

@@ -164,9 +164,9 @@ def decodes(uid: str) -> bool:
 
 
 def _guarded(name: str, check: Callable[[Database], Check], db: Database) -> Check:
-    if name in ("model", "clock") and not check_database(db).ok:
-        return Check(name, False, "cannot be looked at before the database is in order", "repair the database first")
     try:
+        if name in ("model", "clock") and not check_database(db).ok:
+            return Check(name, False, "not to be seen before the database is in order", "repair the database first")
         return check(db)
     except QueueUnreachable as error:
         return Check(name, False, str(error), "start it, or correct NIGHTREAD_QUEUE_URL", unreachable=True)

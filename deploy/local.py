@@ -73,15 +73,17 @@ def console_script() -> Path:
 
 
 @contextmanager
-def running(config: Settings, *, say: Say) -> Iterator[Supervisor]:
-    """Everything that this machine runs, until the block ends. Raises Refused while another one runs on this home."""
+def running(config: Settings, *, say: Say) -> Iterator[tuple[Supervisor, Settings]]:
+    """Everything that this machine runs, until the block ends; the settings it runs with (their port is a real one).
+    Raises Refused while another one runs on this home, or where the web's port is taken."""
     with only_one(config) as lock:
         if lock is None:
             raise Refused(f"`nightread up` or `screen` runs on {config.home} already, or is just ending")
+        config = with_free_port(config)
         supervisor = Supervisor(config.home / "logs", lock, say)
         try:
             supervisor.start([*queue_parts(config), *scoring_parts(config), *web_parts(config)])
-            yield supervisor
+            yield supervisor, config
         finally:
             supervisor.stop()
 

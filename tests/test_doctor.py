@@ -1,0 +1,166 @@
+"""`nightread doctor`: what a night needs, each problem with its fix."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+
+from db import migrate
+from db.settings import Settings
+from db.store import models
+from db.store.connection import connect
+from db.words import Exit
+from deploy import doctor, home, queue_server
+from workers.images.dicom_rules import TRANSFER_SYNTAXES
+
+
+@pytest.fixture
+def well(short_folder):
+    """A database in a home folder as `nightread init` makes it."""
+    opened = connect(Settings(home=short_folder / f"well{os.urandom(3).hex()}"))
+    home.make_ready(opened)
+    yield opened
+    opened.engine.dispose()
+
+
+def with_settings(db, **changed):
+    return connect(Settings(home=db.config.home, **changed))
+
+
+def assert_problem(check, *, unreachable=False):
+    """It is a problem, it says so, and it says what to do."""
+    assert not check.ok
+    assert check.said
+    assert check.fix
+    assert check.unreachable is unreachable
+
+
+def test_all_is_well_in_a_fresh_home(well):
+    found = doctor.examine(well)
+
+    assert [check.name for check in found if not check.ok] == []
+    assert doctor.exit_code(found) == Exit.DONE
+
+
+def test_it_changes_nothing_where_nothing_was_made_yet(short_folder):
+    nowhere = short_folder / "nowhere"
+
+    found = {check.name: check for check in doctor.examine(connect(Settings(home=nowhere)))}
+
+    assert not nowhere.exists()
+    assert_problem(found["home"])
+    assert_problem(found["database"], unreachable=True)
+    assert doctor.exit_code(list(found.values())) == Exit.UNREACHABLE
+
+
+def test_a_secret_that_others_may_read_is_a_problem(well):
+    (well.config.home / "passwords.txt").chmod(0o644)
+
+    check = doctor.check_home(well)
+
+    assert_problem(check)
+    assert f"chmod go-rwx {well.config.home / 'passwords.txt'}" in check.fix
+
+
+def test_an_old_structure_is_a_problem(well):
+    migrate.downgrade(well, "base")
+
+    assert_problem(doctor.check_database(well))
+
+
+def test_a_database_that_does_not_answer_is_out_of_reach(well):
+    away = with_settings(well, database_url="postgresql+psycopg://nobody:hunter2@127.0.0.1:9/none?connect_timeout=2")
+
+    found = {check.name: check for check in doctor.examine(away)}
+
+    assert_problem(found["database"], unreachable=True)
+    assert "hunter2" not in str(found)
+
+
+def test_a_private_queue_server_that_is_not_running_is_no_problem(well):
+    assert doctor.check_queue(well).ok
+    assert "nightread up" in doctor.check_queue(well).said
+
+
+def test_the_running_private_queue_server_is_asked(well):
+    with queue_server.serving(well.config):
+        assert doctor.check_queue(well).said == f"{well.config.queue_socket} answers"
+
+
+def test_a_configured_queue_server_that_does_not_answer_is_out_of_reach(well):
+    away = with_settings(well, queue_url="redis://:hunter2@127.0.0.1:9/0")
+
+    check = next(check for check in doctor.examine(away) if check.name == "queue")
+
+    assert_problem(check, unreachable=True)
+    assert "hunter2" not in str(check)
+
+
+def test_a_full_disk_is_a_problem(well, monkeypatch):
+    monkeypatch.setattr(doctor, "LEAST_FREE_BYTES", shutil.disk_usage(well.config.home).total + 1)
+
+    assert_problem(doctor.check_disk(well))
+
+
+@pytest.mark.parametrize("damage", ["altered", "gone"])
+def test_a_damaged_model_is_a_problem(well, tmp_path, damage):
+    copy = tmp_path / "model"
+    shutil.copytree(models.active(well).folder, copy)
+    models.register(well, home.registration(copy), by="test")
+    if damage == "gone":
+        shutil.rmtree(copy)
+    else:
+        (copy / "report.json").write_text("{}")
+
+    check = next(check for check in doctor.examine(well) if check.name == "model")
+
+    assert_problem(check)
+
+
+def test_every_transfer_syntax_that_intake_accepts_decodes_here():
+    assert [uid for uid in TRANSFER_SYNTAXES if not doctor.decodes(uid)] == []
+
+
+def test_a_missing_codec_is_a_problem(well, monkeypatch):
+    monkeypatch.setattr(JPEGLSLosslessDecoder, "_available", {})  # as if no plugin for it were installed
+
+    check = doctor.check_codecs(well)
+
+    assert_problem(check)
+    assert "not JPEG-LS lossless" in check.said
+
+
+def test_the_clock_is_compared_with_that_of_the_database(db):
+    assert doctor.check_clock(db).ok
+
+
+@pytest.mark.parametrize(("damaged", "code"), [(False, 0), (True, 1)])
+def test_the_command_ends_with_a_code_and_speaks_json(well, damaged, code):
+    if damaged:
+        (well.config.home / "audit.key").chmod(0o644)
+
+    command = [sys.executable, "-m", "producer", "doctor", "--json"]
+    environment = {**os.environ, "NIGHTREAD_HOME": str(well.config.home)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+    assert ended.returncode == code, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["ok"] is not damaged
+    assert {check["name"] for check in told["checks"]} == set(doctor.CHECKS)
+    assert all(set(check) == {"name", "ok", "said", "fix"} for check in told["checks"])
+
+
+def test_no_engine_is_loaded_to_look():
+    program = (
+        "import sys, deploy.commands, deploy.doctor\n"
+        "loaded = {'tensorflow', 'keras', 'openvino'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else 0)"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert ended.returncode == 0, ended.stderr
