@@ -30,7 +30,7 @@ class Settings(BaseSettings):
 
     decoders: int = Field(0, ge=0)  # 0: one a core
     decode_memory_mb: int = Field(2048, ge=256)
-    decode_seconds: float = Field(30.0, gt=0)
+    decode_seconds: float = Field(10.0, gt=0)  # a file; well below a lease
 
     chunk_size: int = Field(64, ge=1, le=4096)  # scans
     engine_batch: int = Field(16, ge=1)  # images in one call of the engine

@@ -1,7 +1,9 @@
 """The admin's commands for workers and trained models. Celery and the engines load when a worker starts."""
 
+import json
 import logging
 import socket
+from typing import Any
 
 import click
 
@@ -59,11 +61,9 @@ def sweep() -> None:
 @click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
 def workers(is_json: bool) -> int:
     """The workers as their heartbeats tell."""
-    from producer.reports import print_json
-
     known = reading.workers(database())
     if is_json:
-        print_json([{**vars(one), "alive": one.alive} for one in known])
+        _print_json([{**vars(one), "alive": one.alive} for one in known])
     else:
         for one in known:
             state = "alive" if one.alive else "stopped" if one.stopped else f"silent for {one.silent:,.0f} s"
@@ -80,15 +80,17 @@ def models() -> None:
 @click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
 def list_models(is_json: bool) -> None:
     """Registered trained models; new batches run with the active one."""
-    from producer.reports import print_json
-
     db = database()
     active = model_store.active(db).id
     known = model_store.registered(db)
     if is_json:
         fields = ("id", "name", "version", "architecture", "threshold", "weights_sha256", "folder")
-        print_json([{**{f: getattr(one, f) for f in fields}, "active": one.id == active} for one in known])
+        _print_json([{**{f: getattr(one, f) for f in fields}, "active": one.id == active} for one in known])
         return
     for one in known:
         mark = "active" if one.id == active else ""
         click.echo(f"{one.label:<32} {one.architecture:<12} threshold {one.threshold:.3f}  {mark}")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))

@@ -13,7 +13,7 @@ import numpy as np
 from celery.signals import worker_process_init, worker_shutting_down
 from numpy.typing import NDArray
 
-from db.errors import NightreadError, RootUnavailable, UnreadableImage
+from db.errors import DecodersUnavailable, NightreadError, RootUnavailable, UnreadableImage
 from db.settings import settings
 from db.store import models, scoring
 from db.store.scoring import Claim, Failed, Rejected, Result, Scored, WaitingScan
@@ -81,6 +81,9 @@ def next_chunk(hand: Shift, until: float) -> Prepared | None:
         except RootUnavailable as error:
             _leave(hand, claim, error)
             scoring.complete_chunk(hand.db, claim, [])
+        except DecodersUnavailable:
+            scoring.complete_chunk(hand.db, claim, [])  # given back: no scan is to blame
+            raise
     return None
 
 
