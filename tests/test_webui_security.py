@@ -169,6 +169,18 @@ def test_a_new_password_from_an_admin_ends_the_wait(room):
     assert room.visitor().sign_in(password="entirely new words").status_code == 303
 
 
+def test_signing_in_starts_the_count_of_an_account_anew(room):
+    room.user()
+    visitor = room.visitor()
+
+    for _ in range(2):
+        slips = [visitor.sign_in(password="a slip").status_code for _ in range(4)]
+        right = visitor.sign_in().status_code
+        visitor.post("/sign-out", page="/")
+
+        assert (slips, right) == ([401] * 4, 303)
+
+
 def test_what_was_typed_into_the_name_field_is_not_kept_in_the_clear(room):
     room.visitor().sign_in("my secret password by mistake", "x")
 

@@ -23,8 +23,9 @@ def user_or_none(db: Database, name: str) -> UserView | None:
 
 
 def is_over(db: Database, name: str, user: UserView | None, address: str) -> bool:
-    """Whether this account or this address failed too often lately. A new password starts the account anew."""
-    anew = ("password_changed", f"user {user.id}") if user else None
+    """Whether this account or this address failed too often lately. Signing in, or a new password,
+    starts the account anew; nothing starts an address anew but time."""
+    anew = ({"signed_in", "password_changed"}, f"user {user.id}") if user else None
     of_account = people.recent_events(db, FAILED, _account(name), within=WINDOW, since=anew)
     of_address = people.recent_events(db, FAILED, _address(address), within=WINDOW)
     return of_account >= ACCOUNT_FAILURES or of_address >= ADDRESS_FAILURES

@@ -138,14 +138,15 @@ def note_event(db: Database, *, by: str, action: str, about: str, detail: dict[s
 
 
 def recent_events(
-    db: Database, action: str, about: str, *, within: timedelta, since: tuple[str, str] | None = None
+    db: Database, action: str, about: str, *, within: timedelta, since: tuple[set[str], str] | None = None
 ) -> int:
-    """How often something was recorded lately (failed sign-ins of one name or one address, say); `since` is the
-    action and object of an event that starts the count anew."""
+    """How often something was recorded lately (failed sign-ins of one name or one address, say); `since` has the
+    actions and the object of events that start the count anew."""
     with db.reading() as session:
         same = [AuditEvent.action == action, AuditEvent.object == about, AuditEvent.at > now() - within]
         if since is not None:
-            anew = select(func.max(AuditEvent.id)).where(AuditEvent.action == since[0], AuditEvent.object == since[1])
+            restarts, whose = since
+            anew = select(func.max(AuditEvent.id)).where(AuditEvent.action.in_(restarts), AuditEvent.object == whose)
             same.append(AuditEvent.id > func.coalesce(anew.scalar_subquery(), 0))
         return session.scalar(select(func.count()).where(*same)) or 0
 
