@@ -27,11 +27,12 @@ from workers.training import calibration, data, gate, metrics
 from workers.training.data import Examples, Split
 
 BATCH = 32
-GATE_LAYERS = ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out")
+# Early and middle stages: the last one knows only what the classes need, and cannot tell a CT slice from a chest.
+GATE_LAYERS = ("conv2_block3_out", "conv3_block4_out", "conv4_block6_out")
 GATE_COMPONENTS = 64
 GATE_IMAGES = 1200
-GATE_REFUSES = 0.003
-GATE_MARGIN = 1.05
+GATE_REFUSES = 0.005
+GATE_MARGIN = 1.1
 USE = IntendedUse(
     minimum_age=18,
     summary="Frontal (PA or AP) chest X-rays of adults: which show signs like those of COVID-19 pneumonia and should "

@@ -1,0 +1,262 @@
+"""Training: splits that share no picture, reproducible augmentation, figures with honest intervals, one tiny run."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from workers import networks
+from workers.gate import distances
+from workers.networks import Architecture
+from workers.training import augmentation, calibration, data, gate, loop, metrics
+from workers.training.data import Example, Split, split_of
+
+
+def picture(seed, size=96):
+    return np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
+
+
+def example(seed, *, sha256=None, label=0, pixels=None):
+    pixels = picture(seed) if pixels is None else pixels
+    return Example(Path(f"{seed}.png"), label, sha256 or hashlib.sha256(bytes([seed])).hexdigest(), pixels)
+
+
+HELD_BACK, VALIDATION, TRAINING = f"{20:064x}", f"{71:064x}", f"{11:064x}"
+
+
+def test_hashes_divisible_by_ten_are_held_back():
+    assert split_of(HELD_BACK) == Split.HELD_BACK
+    assert split_of(VALIDATION) == Split.VALIDATION
+    assert split_of(TRAINING) == Split.TRAINING
+
+
+def test_about_a_tenth_is_held_back():
+    sides = [split_of(hashlib.sha256(str(n).encode()).hexdigest()) for n in range(5000)]
+
+    assert 0.085 < sides.count(Split.HELD_BACK) / 5000 < 0.115
+    assert 0.11 < sides.count(Split.VALIDATION) / 5000 < 0.15
+
+
+@pytest.mark.parametrize("guarded", [HELD_BACK, VALIDATION])
+def test_copies_of_one_picture_are_on_the_most_guarded_side_alone(guarded):
+    pixels = picture(1)
+    copies = [example(1, sha256=TRAINING, pixels=pixels), example(2, sha256=guarded, pixels=pixels)]
+
+    sides = data.split(copies)
+
+    assert len(sides[split_of(guarded)]) == 1
+    assert len(sides[Split.TRAINING]) == 0
+
+
+def test_a_picture_with_two_labels_teaches_nothing():
+    pixels = picture(1)
+
+    sides = data.split([example(1, label=0, pixels=pixels), example(2, label=1, pixels=pixels)])
+
+    assert sum(map(len, sides.values())) == 0
+
+
+def test_folders_are_read_as_scoring_reads_them(tmp_path):
+    for name in ("normal", "covid"):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / "covid" / "a.png"), picture(1))
+    (tmp_path / "normal" / "b.png").write_text("not an image")
+
+    (found,) = data.load([tmp_path], ["normal", "covid"], 64)
+
+    assert found.label == 1
+    assert found.pixels.shape == (64, 64)
+    assert found.sha256 == hashlib.sha256((tmp_path / "covid" / "a.png").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("change", [change for change, _ in augmentation.CHANGES], ids=lambda change: change.__name__)
+def test_every_change_gives_a_picture_of_the_same_kind(change):
+    before = picture(1)
+
+    after = change(before, np.random.default_rng(5))
+
+    assert after.shape == before.shape
+    assert after.dtype == np.uint8
+    assert (after != before).any()
+
+
+def test_the_same_seed_changes_a_picture_alike():
+    first, again = (augmentation.augment(picture(1), np.random.default_rng(5)) for _ in range(2))
+    other = augmentation.augment(picture(1), np.random.default_rng(6))
+
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_the_picture_that_was_given_is_not_changed():
+    before = picture(1)
+
+    for seed in range(20):
+        augmentation.augment(before, np.random.default_rng(seed))
+
+    np.testing.assert_array_equal(before, picture(1))
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (95, 100, 0.8872, 0.9836), (1, 2, 0.0126, 0.9874)],
+)
+def test_intervals_of_shares_are_clopper_and_pearsons(part, whole, low, high):
+    figure = metrics.share(part, whole)
+
+    assert figure.value == part / whole
+    assert figure.low == pytest.approx(low, abs=1e-4)
+    assert figure.high == pytest.approx(high, abs=1e-4)
+
+
+def test_auc_counts_pairs_and_halves_ties():
+    truth = np.array([True, True, False, False])
+
+    assert metrics.auc(truth, np.array([0.9, 0.5, 0.5, 0.1])).value == pytest.approx(3.5 / 4)
+    assert metrics.auc(truth, np.array([0.9, 0.8, 0.2, 0.1])).value == 1.0
+
+
+def test_auc_holds_the_true_area_in_its_interval_about_19_times_of_20():
+    rng = np.random.default_rng(0)
+    truth = np.arange(120) < 60
+    area = 0.9214  # of two normals 2 apart: Phi(2 / sqrt 2)
+    figures = [metrics.auc(truth, rng.standard_normal(120) + 2 * truth) for _ in range(300)]
+
+    held = np.mean([figure.low <= area <= figure.high for figure in figures])
+
+    assert 0.91 <= held <= 0.99
+
+
+def test_figures_follow_from_the_four_counts():
+    truth = np.array([True] * 10 + [False] * 10)
+    scores = np.array([0.9] * 8 + [0.1] * 2 + [0.9] * 1 + [0.1] * 9)
+
+    figures = metrics.evaluate(truth, scores, 0.5)
+
+    assert {name: round(figure.value, 4) for name, figure in figures.items()} == {
+        "sensitivity": 0.8,
+        "specificity": 0.9,
+        "accuracy": 0.85,
+        "precision": 0.8889,
+        "f1": 0.8421,
+        "auc": 0.85,
+    }
+    assert all(figure.low < figure.value < figure.high for figure in figures.values())
+
+
+def test_figures_that_the_data_cannot_give_are_left_out():
+    figures = metrics.evaluate(np.array([False, False]), np.array([0.1, 0.2]), 0.5)
+
+    assert "sensitivity" not in figures
+    assert "auc" not in figures
+    assert figures["specificity"].value == 1.0
+
+
+def test_the_threshold_keeps_the_lower_bound_of_sensitivity():
+    rng = np.random.default_rng(2)
+    truth = np.arange(600) < 300
+    scores = 1 / (1 + np.exp(-(rng.standard_normal(600) + 4 * truth - 2)))
+
+    threshold = metrics.sensitive_threshold(truth, scores)
+
+    assert metrics.evaluate(truth, scores, threshold)["sensitivity"].low >= 0.95
+    one_more = np.sort(scores[truth & (scores >= threshold)])[0] + 1e-9
+    assert metrics.evaluate(truth, scores, one_more)["sensitivity"].low < 0.95
+
+
+def test_too_few_positives_give_no_threshold():
+    with pytest.raises(ValueError, match="20 positives"):
+        metrics.sensitive_threshold(np.array([True] * 20 + [False]), np.linspace(0, 1, 21))
+
+
+def test_the_temperature_of_boastful_scores_is_found_again():
+    rng = np.random.default_rng(4)
+    log_odds = rng.normal(0, 1.5, 20_000)
+    truth = rng.random(20_000) < 1 / (1 + np.exp(-log_odds))
+    boastful = 2 * log_odds
+
+    temperature = calibration.fit_temperature(np.where(truth, boastful, -boastful))
+
+    assert temperature == pytest.approx(2, abs=0.1)
+
+
+def test_the_gate_keeps_its_own_kind_and_refuses_strangers():
+    rng = np.random.default_rng(0)
+    shape = rng.standard_normal((8, 60))
+    chests = [(rng.standard_normal((n, 8)) @ shape + 0.1 * rng.standard_normal((n, 60))).astype("f4") for n in (400, 200)]
+    strangers = rng.standard_normal((100, 60)).astype(np.float32) * 3
+
+    fit = gate.fit(chests[0], 8)
+    limit = gate.limit(fit, chests[1], refused=0.01, margin=1.0)
+
+    assert np.mean(distances(fit, chests[0]) > limit) < 0.03
+    assert np.mean(distances(fit, strangers) > limit) == 1.0
+    assert np.median(distances(fit, chests[0])) == pytest.approx(1, abs=0.2)
+
+
+def small_design(include_top, weights, input_tensor=None):
+    """Two convolutions in place of fifty."""
+    inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
+    first = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="early")(inputs)
+    last = keras.layers.Conv2D(16, 3, strides=2, activation="relu", name="late")(first)
+    return keras.Model(keras.utils.get_source_inputs(inputs), last)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    designs = {**networks.ARCHITECTURES, "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), 32)}
+    monkeypatch.setattr(networks, "ARCHITECTURES", designs)
+    return loop.Recipe(
+        "small", "pooled256", ("dark", "bright"), (loop.Stage(16, 1, 3e-3), loop.Stage(32, 6, 5e-3)), "early",
+        batch_size=8, dropout=0.0,
+    )  # fmt: skip
+
+
+def dark_and_bright(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    pixels = rng.integers(0, 100, (count, 32, 32)) + 130 * labels[:, None, None]
+    return data.Examples(pixels.astype(np.uint8), labels, tuple(Path(str(n)) for n in range(count)))
+
+
+def first_weights(recipe):
+    keras.utils.set_random_seed(9)
+    return networks.named_weights(networks.build("small", "pooled256", 2, dropout=recipe.dropout))
+
+
+def test_training_learns_what_can_be_learned_and_leaves_frozen_layers_alone(small):
+    first = first_weights(small)
+
+    trained = loop.train(small, first, dark_and_bright(96, 1), dark_and_bright(40, 2))
+
+    unseen = dark_and_bright(40, 3)
+    model = loop.skeleton(small, 32)
+    networks.assign(model, trained)
+    scores = model.predict(unseen.pixels[..., None], verbose=0)[:, 0]
+    assert metrics.auc(unseen.labels == 1, scores.astype(float)).value > 0.95
+    np.testing.assert_array_equal(trained["early/kernel"], first["early/kernel"])
+    assert (trained["late/kernel"] != first["late/kernel"]).any()
+
+
+def test_training_again_gives_the_same_weights(small):
+    first = first_weights(small)
+
+    runs = [loop.train(small, first, dark_and_bright(32, 1), dark_and_bright(16, 2)) for _ in range(2)]
+
+    for name, values in runs[0].items():
+        np.testing.assert_allclose(values, runs[1][name], atol=1e-5)
+
+
+@pytest.mark.skipif("NIGHTREAD_TEST_DATA" not in os.environ, reason="NIGHTREAD_TEST_DATA names no real images")
+def test_no_real_picture_is_on_two_sides():
+    folder = Path(os.environ["NIGHTREAD_TEST_DATA"]) / "cxr"
+
+    sides = data.split(data.load([folder], ["normal", "covid"], 64))
+
+    seen = [{image.tobytes() for image in examples.pixels} for examples in sides.values()]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    assert len(sides[Split.HELD_BACK]) > 400
