@@ -6,9 +6,9 @@ import re
 
 import pytest
 from click.testing import CliRunner
-from reading_room import PASSWORD, Found, samples
+from reading_room import PASSWORD, Found, ReadingRoom, samples
 
-from db.errors import NightreadError, Refused
+from db.errors import DatabaseUnreachable, NightreadError, Refused
 from db.settings import Settings
 from db.store import people, reading, scoring
 from db.words import Cause, Reason, Role
@@ -254,6 +254,27 @@ def test_an_admin_sees_scans_but_gives_no_verdict(room):
     assert not room.events("reviewed")
 
 
+def test_a_night_is_read_on_either_database(db):
+    room = ReadingRoom(db.config)
+    room.user()
+    room.user("boss", role=Role.ADMIN)
+    ties = [Found(f"{n:02}.png", score=0.9) for n in range(53)]
+    batch = room.night(*ties, Found("x.txt", reason=Reason.EMPTY), Found("y.png", cause=Cause.TIMED_OUT))
+    browser = room.signed_in()
+
+    first = browser.get("/")
+    rest = browser.get(html.unescape(re.search(r'rel="next" href="([^"]+)"', first.text)[1]))
+    answer = browser.post(f"/scan/{keys_listed(first)[0]}", verdict="confirm", note="seen \0 \u202e")
+    wrong = room.visitor().sign_in("nobody")
+
+    assert sorted(scans_listed(first) + scans_listed(rest)) == [found.path for found in ties]
+    assert answer.location == f"/scan/{keys_listed(first)[1]}"
+    assert "✓ confirm" in browser.get(f"/batches/{batch}").text
+    assert browser.get(f"/batches/progress.json?batch={batch}").json["batches"][0]["found"] == 55
+    assert wrong.status_code == 401
+    room.close()
+
+
 # Batches
 
 
@@ -489,6 +510,13 @@ def test_the_web_is_not_opened_to_a_network_in_the_clear(home, host):
 
     assert isinstance(result.exception, Refused)
     assert result.exception.exit_code == 4
+
+
+def test_the_web_does_not_start_on_a_database_without_tables(home, tmp_path):
+    config = home.model_copy(update={"home": tmp_path})
+
+    with pytest.raises(DatabaseUnreachable, match="nightread init"):
+        serve.serve(config)
 
 
 def test_behind_a_tls_proxy_the_web_may_listen_on_any_address(home):

@@ -9,8 +9,10 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from db.errors import Refused
+from db.errors import DatabaseUnreachable, Refused
+from db.migrate import is_current
 from db.settings import Settings
+from db.store.connection import connect
 from webui import create_app
 from webui.guard import is_loopback
 
@@ -36,8 +38,9 @@ class Service(BaseApplication):  # type: ignore[misc]
 
 def serve(config: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. Raises Refused for an address that others can reach, unless
-    a TLS proxy stands before it."""
+    a TLS proxy stands before it, and DatabaseUnreachable where the database is not ready."""
     refuse_open_door(config)
+    insist_on_tables(config)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     try:
         Service(config).run()
@@ -53,6 +56,16 @@ def refuse_open_door(config: Settings) -> None:
             f"{config.web_host} can be reached from other machines: put a TLS proxy before the web and set"
             " NIGHTREAD_WEB_HTTPS=1, or listen on 127.0.0.1"
         )
+
+
+def insist_on_tables(config: Settings) -> None:
+    """Raises DatabaseUnreachable where the database does not answer or is of another version."""
+    db = connect(config)
+    try:
+        if not is_current(db):
+            raise DatabaseUnreachable("the database was not set up by this version: run `nightread init`")
+    finally:
+        db.engine.dispose()  # nothing of it may cross the fork
 
 
 def _options(config: Settings) -> dict[str, Any]:
