@@ -28,17 +28,18 @@ $(STAMP): requirements.lock pyproject.toml deploy/make_venv.sh
 	sh deploy/make_venv.sh $(VENV)
 	touch $@
 
-# PyPI alone, whatever index this machine uses; the images' locks take their versions from the first one.
+# PyPI alone, whatever index this machine uses; the other locks take their versions from the first one.
 COMPILE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_INDEX -u UV_EXTRA_INDEX_URL \
     uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
-    --custom-compile-command "make lock" pyproject.toml
+    --custom-compile-command "make lock"
 
 lock:  ## write the locks anew (needs uv)
-	$(COMPILE) --extra worker --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra worker --group dev -o requirements.lock
 	echo "setuptools>=80" >build.in && cp requirements.lock constraints.in
-	$(COMPILE) build.in -c constraints.in --no-annotate -o deploy/locks/front.txt
-	$(COMPILE) build.in -c constraints.in --extra worker --no-annotate -o deploy/locks/worker.txt
-	$(COMPILE) build.in -c constraints.in --extra gpu --no-annotate -o deploy/locks/gpu.txt
+	$(COMPILE) pyproject.toml build.in -c constraints.in --no-annotate -o deploy/locks/front.txt
+	$(COMPILE) pyproject.toml build.in -c constraints.in --extra worker --no-annotate -o deploy/locks/worker.txt
+	$(COMPILE) pyproject.toml build.in -c constraints.in --extra gpu --no-annotate -o deploy/locks/gpu.txt
+	$(COMPILE) --group browser -c constraints.in --no-annotate -o .ci/browser.lock
 	rm build.in constraints.in
 
 clean:  ## everything that was made here; the home folder with its results stays
