@@ -7,6 +7,7 @@ drawn from seeds; no file holds or derives from a patient's picture.
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from deploy.phantom import Chest, Layer, draw
 
 SAMPLES = Path(__file__).parent / "samples"
 Grey = NDArray[np.uint8]
+Mat = np.ndarray[Any, np.dtype[np.integer[Any] | np.floating[Any]]]
 Writer = Callable[[Path, Layer, int], None]
 
 
@@ -99,7 +101,7 @@ def _fill(dataset: Dataset, samples: NDArray[np.generic], *, bits: int) -> None:
     dataset.PixelData = samples.tobytes()
 
 
-def _write_image(path: Path, samples: NDArray[np.generic], options: Sequence[int] = ()) -> None:
+def _write_image(path: Path, samples: Mat, options: Sequence[int] = ()) -> None:
     done, content = cv2.imencode(path.suffix, samples, list(options))
     if not done:
         raise ValueError(f"OpenCV cannot write {path.suffix}")

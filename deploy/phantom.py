@@ -5,6 +5,7 @@ lungs, plus bones, heart and vessels, then texture, blur and noise.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,10 @@ def draw(chest: Chest) -> Layer:
     picture += _bones(chest, rng, build, air) + _middle(chest, rng)
     picture -= _gas(chest, rng)
     return _expose(chest, rng, picture)
+
+
+def _layer(values: NDArray[Any]) -> Layer:
+    return values.astype(np.float32)
 
 
 def _grid(chest: Chest) -> tuple[Layer, Layer]:
@@ -91,7 +96,7 @@ def _clouds(chest: Chest, rng: Generator, slope: float) -> Layer:
     frequency = np.hypot(across[None], down[:, None])
     frequency[0, 0] = 1
     noise = np.fft.irfft2(white / frequency ** (slope / 2), (chest.size, chest.size))
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    return _layer((noise - noise.mean()) / noise.std())
 
 
 def _body(chest: Chest, rng: Generator, build: tuple[float, float]) -> Layer:
@@ -165,7 +170,7 @@ def _consolidation(chest: Chest, rng: Generator, air: Layer) -> Layer:
         distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
         haze += np.exp(-distance) * rng.uniform(0.3, 0.9)
     texture = np.clip(1 + 0.35 * _clouds(chest, rng, 3.0), 0, 3)
-    return (0.42 * np.tanh(haze * texture) * chest.opacities**0.3).astype(np.float32)
+    return _layer(0.42 * np.tanh(haze * texture) * chest.opacities**0.3)
 
 
 def _bones(chest: Chest, rng: Generator, build: tuple[float, float], air: Layer) -> Layer:
@@ -178,7 +183,7 @@ def _bones(chest: Chest, rng: Generator, build: tuple[float, float], air: Layer)
         layer += 0.5 * sum(_front_rib(chest, build, (side, number), rise) for number in range(6))
         layer += _collar_bone(chest, rng, side) + _shoulder_blade(chest, rng, side)
     inside = 0.15 + 0.85 * np.clip(air * 1.5, 0, 1)
-    return 0.12 * layer * inside + _spine(chest, rng)
+    return _layer(0.12 * layer * inside + _spine(chest, rng))
 
 
 def _tube(chest: Chest, points: Points, width: float) -> Layer:
@@ -256,4 +261,4 @@ def _expose(chest: Chest, rng: Generator, picture: Layer) -> Layer:
     )
     low, high = np.quantile(noisy, [0.005, 0.995])
     curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(0.8, 1.15)
-    return curve.astype(np.float32)
+    return _layer(curve)

@@ -5,13 +5,12 @@ import os
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 import pytest
+from small_models import offer_small, small_weights
 
 from workers import networks
 from workers.gate import distances
-from workers.networks import Architecture
 from workers.training import augmentation, calibration, data, gate, loop, metrics
 from workers.training.data import Example, Split, split_of
 
@@ -187,7 +186,10 @@ def test_the_temperature_of_boastful_scores_is_found_again():
 def test_the_gate_keeps_its_own_kind_and_refuses_strangers():
     rng = np.random.default_rng(0)
     shape = rng.standard_normal((8, 60))
-    chests = [(rng.standard_normal((n, 8)) @ shape + 0.1 * rng.standard_normal((n, 60))).astype("f4") for n in (400, 200)]
+    chests = [
+        (rng.standard_normal((count, 8)) @ shape + 0.1 * rng.standard_normal((count, 60))).astype(np.float32)
+        for count in (400, 200)
+    ]
     strangers = rng.standard_normal((100, 60)).astype(np.float32) * 3
 
     fit = gate.fit(chests[0], 8)
@@ -198,20 +200,11 @@ def test_the_gate_keeps_its_own_kind_and_refuses_strangers():
     assert np.median(distances(fit, chests[0])) == pytest.approx(1, abs=0.2)
 
 
-def small_design(include_top, weights, input_tensor=None):
-    """Two convolutions in place of fifty."""
-    inputs = keras.Input((None, None, 3)) if input_tensor is None else input_tensor
-    first = keras.layers.Conv2D(8, 3, strides=2, activation="relu", name="early")(inputs)
-    last = keras.layers.Conv2D(16, 3, strides=2, activation="relu", name="late")(first)
-    return keras.Model(keras.utils.get_source_inputs(inputs), last)
-
-
 @pytest.fixture
 def small(monkeypatch):
-    designs = {**networks.ARCHITECTURES, "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), 32)}
-    monkeypatch.setattr(networks, "ARCHITECTURES", designs)
+    offer_small(monkeypatch)
     return loop.Recipe(
-        "small", "pooled256", ("dark", "bright"), (loop.Stage(16, 1, 3e-3), loop.Stage(32, 6, 5e-3)), "early",
+        "small", "pooled256", ("dark", "bright"), (loop.Stage(16, 1, 3e-3), loop.Stage(32, 3, 8e-3)), "early",
         batch_size=8, dropout=0.0,
     )  # fmt: skip
 
@@ -223,13 +216,8 @@ def dark_and_bright(count, seed):
     return data.Examples(pixels.astype(np.uint8), labels, tuple(Path(str(n)) for n in range(count)))
 
 
-def first_weights(recipe):
-    keras.utils.set_random_seed(9)
-    return networks.named_weights(networks.build("small", "pooled256", 2, dropout=recipe.dropout))
-
-
 def test_training_learns_what_can_be_learned_and_leaves_frozen_layers_alone(small):
-    first = first_weights(small)
+    first = small_weights()
 
     trained = loop.train(small, first, dark_and_bright(96, 1), dark_and_bright(40, 2))
 
@@ -243,7 +231,7 @@ def test_training_learns_what_can_be_learned_and_leaves_frozen_layers_alone(smal
 
 
 def test_training_again_gives_the_same_weights(small):
-    first = first_weights(small)
+    first = small_weights()
 
     runs = [loop.train(small, first, dark_and_bright(32, 1), dark_and_bright(16, 2)) for _ in range(2)]
 

@@ -105,9 +105,7 @@ def split(examples: Iterator[Example] | Sequence[Example]) -> dict[Split, Exampl
 def draw(examples: Examples, count: int) -> Examples:
     """Draw up to `count` of them without repeating any; the same ones every time."""
     chosen = np.random.default_rng(1).permutation(len(examples))[:count]
-    return Examples(
-        examples.pixels[chosen], examples.labels[chosen], tuple(examples.paths[index] for index in chosen)
-    )
+    return Examples(examples.pixels[chosen], examples.labels[chosen], tuple(examples.paths[index] for index in chosen))
 
 
 def gather(examples: Sequence[Example]) -> Examples:

@@ -98,9 +98,7 @@ def freeze(model: keras.Model, through: str | None) -> None:
         layer.trainable = position > frozen and not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def _run_stage(
-    recipe: Recipe, stage: Stage, weights: Weights, training: Examples, validation: Examples
-) -> Weights:
+def _run_stage(recipe: Recipe, stage: Stage, weights: Weights, training: Examples, validation: Examples) -> Weights:
     model = skeleton(recipe, stage.size)
     networks.assign(model, weights)
     freeze(model, recipe.freeze_through)

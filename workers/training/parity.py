@@ -1,6 +1,6 @@
 """Do 8 bits a channel score like float32? Compare on real images; exit 4 where any score moves by over 0.01.
 
-    python -m workers.training.parity MODEL FLOAT32.safetensors DATA -n 200
+python -m workers.training.parity MODEL FLOAT32.safetensors DATA -n 200
 """
 
 import json

@@ -1,0 +1,169 @@
+"""Measure a trained model on images that decided nothing about it, and write what comes out into its report.
+
+    python -m workers.training.examine FOLDER DATA
+
+DATA holds `manifest.csv` (path, label, source) and its images. The held-back tenth of `cxr`, the originals of
+`incoming`, children's chests, CT slices and photographs are looked at once, after everything has been fitted.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from db.errors import UnreadableImage
+from workers import gate, trained_models, weights
+from workers.preprocessing import Pixels
+from workers.trained_models import TrainedModel
+from workers.training import data, metrics, ship
+from workers.training.data import Examples, Split
+
+FRAME = 0.12  # of each side: what counts as the outer frame of a picture
+LIMITS = [
+    "Trained on one public collection whose COVID-19 and normal images come from different hospitals: part of what "
+    "tells them apart here will not at another site. Measure on your own images before relying on a threshold.",
+    "Adults only; of children the figures under `children` are all there is, and they are out of range.",
+    "Other pneumonias were not in training: many will be flagged.",
+    "Images of one patient may be on both sides of a split: the collection does not say whose they are.",
+    "The layers of the gate were chosen while looking at some of the CT slices and photographs that measure it; "
+    "its parameters and limit come from chest X-rays alone.",
+]
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--photographs", type=click.Path(exists=True, file_okay=False, path_type=Path), help="a folder of them")
+def main(folder: Path, root: Path, photographs: Path | None) -> None:
+    """Measure FOLDER's trained model on the unseen images of ROOT; write them into its report.json."""
+    examiner = Examiner(folder, root)
+    report = trained_models.read_report(folder) | {
+        "held_back": examiner.held_back(),
+        "sources": examiner.incoming(),
+        "children": examiner.children(),
+        "shortcuts": examiner.shortcuts(),
+        "limits": LIMITS,
+    }
+    report["gate"] |= {"refused": examiner.refused(photographs)}
+    trained_models.write_folder(folder, examiner.model, report)
+    click.echo(json.dumps(report, indent=1))
+
+
+class Examiner:
+    """One trained model, its 8-bit weights, and the pictures to measure it on."""
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.root = root
+        self.model: TrainedModel = trained_models.load_folder(folder)
+        self.values = weights.read(folder, self.model)
+        self.fit = gate.Fit(**weights.unpack(weights.read_arrays(folder, self.model.gate.parameters)))
+        self.threshold = trained_models.recommended_threshold(folder).value
+        every = data.load([root / "cxr"], self.model.classes, self.model.input_size)
+        self.unseen: Examples = data.split(every)[Split.HELD_BACK]
+        with (root / "manifest.csv").open(newline="") as lines:
+            self.manifest = list(csv.DictReader(lines))
+        self.truth = ship.truth(self.model, self.unseen)
+
+    def held_back(self) -> dict[str, Any]:
+        """The tenth of the training collection that never trained."""
+        scores, distances = self.run(self.unseen.pixels)
+        return {
+            "images": len(scores),
+            **self._figures(self.truth, scores),
+            "refused_by_gate": asdict(self._refused(distances)),
+        }
+
+    def incoming(self) -> dict[str, Any]:
+        """Originals of other sources: COVID-19 against the rest, then each source's rate of flags."""
+        rows = self._rows("incoming/")
+        scores, _ = self.run(self._pixels(rows))
+        labels = np.array([row["label"] for row in rows])
+        sources = np.array([f"{row['source']}: {row['label']}" for row in rows])
+        covid = labels == "covid"
+        apart = labels != "pneumonia"
+        return {
+            "covid against normal": self._figures(covid[apart], scores[apart]),
+            "covid against normal and other pneumonia": self._figures(covid, scores),
+            "flagged": {str(source): self._flagged(scores[sources == source]) for source in np.unique(sources)},
+        }
+
+    def children(self) -> dict[str, Any]:
+        """Children's chests, which the intended use excludes: rates of flags and of refusals by the gate."""
+        result = {}
+        for label in ("normal", "bacterial_pneumonia", "viral_pneumonia"):
+            scores, distances = self.run(self._pixels(self._rows(f"pneumonia/{label}/")[:150]))
+            refused = asdict(self._refused(distances))
+            result[label] = {"flagged": self._flagged(scores), "refused_by_gate": refused}
+        return result
+
+    def shortcuts(self) -> dict[str, Any]:
+        """AUC on unseen images of which the model sees the outer frame alone, all but it, or a mirrored copy."""
+        changes: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
+            "outer frame alone": lambda pixels: _framed(pixels, inside=False),
+            "without the outer frame": lambda pixels: _framed(pixels, inside=True),
+            "mirrored": lambda pixels: pixels[:, :, ::-1],
+        }
+        return {
+            name: asdict(metrics.auc(self.truth, self.run(change(self.unseen.pixels))[0]))
+            for name, change in changes.items()
+        }
+
+    def refused(self, photographs: Path | None) -> dict[str, Any]:
+        """Shares that the gate refuses."""
+        folders = {name: self._rows(f"{name}/") for name in ("incoming", "ct")}
+        found = {name: self._pixels(rows) for name, rows in folders.items()}
+        if photographs is not None:
+            found["photographs"] = _stacked(self._read(path) for path in sorted(photographs.iterdir()))
+        return {
+            name: {"images": len(pixels), **asdict(self._refused(self.run(pixels)[1]))}
+            for name, pixels in found.items()
+        }
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[metrics.Scores, NDArray[np.float64]]:
+        """Scores (N,) and distances (N,) of (N, S, S)."""
+        outputs = ship.run(self.model, self.values, Examples(pixels, np.zeros(len(pixels), np.int64), ()))
+        return ship.flag_scores(self.model, outputs), gate.distances(self.fit, outputs.features)
+
+    def _figures(self, truth: metrics.Truth, scores: metrics.Scores) -> dict[str, Any]:
+        return {name: asdict(figure) for name, figure in metrics.evaluate(truth, scores, self.threshold).items()}
+
+    def _flagged(self, scores: metrics.Scores) -> dict[str, Any]:
+        return {"images": len(scores), **asdict(metrics.share(int((scores >= self.threshold).sum()), len(scores)))}
+
+    def _refused(self, distances: NDArray[np.float64]) -> metrics.Figure:
+        return metrics.share(int((distances > self.model.gate.limit).sum()), len(distances))
+
+    def _rows(self, start: str) -> list[dict[str, str]]:
+        rows = [row for row in self.manifest if row["path"].startswith(start)]
+        return [row for row in rows if self._read(self.root / row["path"]) is not None]
+
+    def _pixels(self, rows: list[dict[str, str]]) -> NDArray[np.uint8]:
+        return _stacked(self._read(self.root / row["path"]) for row in rows)
+
+    def _read(self, path: Path) -> Pixels | None:
+        try:
+            return data.prepared(path.read_bytes(), self.model.input_size)
+        except UnreadableImage:
+            return None
+
+
+def _stacked(pictures: Iterable[Pixels | None]) -> NDArray[np.uint8]:
+    return np.stack([picture for picture in pictures if picture is not None])
+
+
+def _framed(pixels: NDArray[np.uint8], *, inside: bool) -> NDArray[np.uint8]:
+    """Keep only what is inside (or outside) the frame; the rest becomes mid grey."""
+    width = round(pixels.shape[1] * FRAME)
+    kept = np.zeros(pixels.shape[1:], bool)
+    kept[width:-width, width:-width] = True
+    return np.where(kept == inside, pixels, np.uint8(128))
+
+
+if __name__ == "__main__":
+    main()
