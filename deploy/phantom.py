@@ -39,9 +39,9 @@ def draw(chest: Chest) -> Layer:
     build = rng.uniform(0.92, 1.08), rng.uniform(0.94, 1.06)
     lungs = [_lung(chest, rng, build, side) for side in (-1, 1)]
     air = np.maximum(*lungs)
-    picture = 0.62 * _body(chest, rng, build) + 0.10 * _muscle(chest, rng)
-    picture -= 0.46 * air * (1 + 0.05 * _clouds(chest, rng, 2.6))
-    picture += air * (0.075 * _vessels(chest, rng) + _consolidation(chest, rng, air))
+    picture = 0.66 * _body(chest, rng, build) + 0.10 * _muscle(chest, rng)
+    picture -= 0.56 * air * (1 + 0.04 * _clouds(chest, rng, 2.6))
+    picture += air * (0.10 * _vessels(chest, rng) + _consolidation(chest, rng, air))
     picture += _bones(chest, rng, build, air) + _middle(chest, rng)
     picture -= _gas(chest, rng)
     return _expose(chest, rng, picture)
@@ -102,8 +102,8 @@ def _clouds(chest: Chest, rng: Generator, slope: float) -> Layer:
 def _body(chest: Chest, rng: Generator, build: tuple[float, float]) -> Layer:
     """Soft tissue: thick in the middle, thinner at the flanks; air beside the neck."""
     x, y = _grid(chest)
-    shoulder = rng.uniform(0.06, 0.12)
-    width = np.where(y < shoulder, 0.30 + 0.75 * np.sqrt(np.clip(y / shoulder, 0, 1)), 1.05) * build[0]
+    shoulder = rng.uniform(0.09, 0.15)
+    width = np.where(y < shoulder, 0.24 + 0.81 * np.sqrt(np.clip(y / shoulder, 0, 1)), 1.05) * build[0]
     width = width - 0.10 * np.clip((y - 0.35) * 2, 0, 1)
     thickness = np.sqrt(np.clip(1 - (x / width) ** 2, 0, 1)).astype(np.float32)
     return _soft(thickness * (0.86 + 0.22 * y), chest, 4)
@@ -235,13 +235,13 @@ def _middle(chest: Chest, rng: Generator) -> Layer:
     x, y = _grid(chest)
     size = rng.uniform(0.92, 1.1)
     tilt = (x - 0.12) * 0.85 + (y - 0.60) * 0.55 * 2, (y - 0.60) * 1.6 - (x - 0.12) * 0.35
-    heart = np.clip(1 - (tilt[0] / (0.36 * size)) ** 2 - (tilt[1] / (0.27 * size)) ** 2, 0, 1) ** 0.5
+    heart = np.clip(1 - (tilt[0] / (0.36 * size)) ** 2 - (tilt[1] / (0.27 * size)) ** 2, 0, 1) ** 0.35
     knob = np.clip(1 - ((x - 0.13) / 0.10) ** 2 - ((y - 0.30) / 0.06) ** 2, 0, 1) ** 0.5
     stem = np.exp(-(((x - 0.01) / 0.14) ** 4)) * (y < 0.62)
     hila = sum(np.exp(-(((x - s * 0.19) / 0.07) ** 2) - ((y - 0.44) / 0.055) ** 2) for s in (-1, 1))
     windpipe = np.exp(-(((x + 0.01) / 0.045) ** 4)) * np.clip((0.36 - y) * 12, 0, 1)
     below = np.clip((y - 0.80) * 6, 0, 1) * np.exp(-((x / 0.9) ** 6))
-    total = 0.17 * heart + 0.06 * knob + 0.07 * stem + 0.07 * hila - 0.09 * windpipe + 0.14 * below
+    total = 0.11 * heart + 0.06 * knob + 0.06 * stem + 0.07 * hila - 0.09 * windpipe + 0.14 * below
     return _soft(total.astype(np.float32), chest, 6)
 
 
@@ -255,10 +255,10 @@ def _gas(chest: Chest, rng: Generator) -> Layer:
 
 def _expose(chest: Chest, rng: Generator, picture: Layer) -> Layer:
     """Scatter, focus, quantum noise and the film's curve."""
-    scattered = 0.85 * picture + 0.15 * _soft(picture, chest, 60)
-    noisy = _soft(scattered, chest, 1.6) + 0.006 * _soft(
+    scattered = 0.9 * picture + 0.1 * _soft(picture, chest, 60)
+    noisy = _soft(scattered, chest, 1.0) + 0.006 * _soft(
         rng.standard_normal(picture.shape).astype(np.float32), chest, 1.2
     )
-    low, high = np.quantile(noisy, [0.005, 0.995])
+    low, high = np.quantile(noisy, [0.01, 0.97])
     curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(0.8, 1.15)
     return _layer(curve)

@@ -28,15 +28,16 @@ STAGES = ("128:4:2e-4", "224:3:1e-4")
 @click.option("--classes", default="normal,covid", show_default=True)
 @click.option("--stage", "stages", multiple=True, default=STAGES, show_default=True, help="SIZE:EPOCHS:RATE")
 @click.option("--freeze-through", default="conv2_block3_out", show_default=True, help="last frozen layer, or 'none'")
+@click.option("--batch-size", default=16, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 def main(
     folders: tuple[Path, ...], out: Path, base: Path | None, start: Path | None, architecture: str, head: str,
-    classes: str, stages: tuple[str, ...], freeze_through: str, seed: int,
+    classes: str, stages: tuple[str, ...], freeze_through: str, batch_size: int, seed: int,
 ) -> None:  # fmt: skip
     """Fine-tune on FOLDERS/CLASS/*; print each epoch's validation figures; keep the best of the last stage."""
     recipe = loop.Recipe(
         architecture, head, tuple(classes.split(",")), loop.parse_stages(stages),
-        None if freeze_through == "none" else freeze_through, seed=seed,
+        None if freeze_through == "none" else freeze_through, batch_size=batch_size, seed=seed,
     )  # fmt: skip
     size = ARCHITECTURES[architecture].input_size
     sides = data.split(data.load(folders, recipe.classes, size))
