@@ -124,7 +124,7 @@ def test_a_file_that_is_no_safetensors_is_refused(folder):
 
 def test_eight_bits_a_channel_keep_each_channels_largest_weight_to_a_127th():
     rng = np.random.default_rng(0)
-    kernel = (rng.standard_normal((3, 3, 4, 5)) * [1, 10, 0.1, 100, 1e-6]).astype(np.float32)
+    kernel = (rng.standard_normal((3, 3, 4500, 5)) * [1, 10, 0.1, 100, 1e-6]).astype(np.float32)
     kernel[..., 2] = 0
     values = {"c/kernel": kernel, "c/bias": np.arange(5, dtype=np.float32)}
 
@@ -135,6 +135,15 @@ def test_eight_bits_a_channel_keep_each_channels_largest_weight_to_a_127th():
     largest = np.abs(kernel).max(axis=(0, 1, 2))
     assert (np.abs(back["c/kernel"] - kernel).max(axis=(0, 1, 2)) <= largest / 127 / 2 * 1.001).all()
     np.testing.assert_array_equal(back["c/bias"], values["c/bias"])
+
+
+def test_small_kernels_keep_sixteen_bits():
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 4, 5)).astype(np.float32)
+
+    packed = weights.pack({"c/kernel": kernel})
+
+    assert packed["c/kernel"].dtype == np.float16
+    np.testing.assert_allclose(weights.unpack(packed)["c/kernel"], kernel, rtol=1e-3)
 
 
 def test_reading_a_folder_loads_no_framework():

@@ -1,4 +1,4 @@
-"""Weights in safetensors: floats, or 8 bits with one scale for each output channel (symmetric)."""
+"""Weights in safetensors: 8 bits with one scale for each output channel (symmetric) where there are many."""
 
 from pathlib import Path
 
@@ -11,14 +11,22 @@ from workers.trained_models import File, TrainedModel, read_checked
 
 Floats = dict[str, NDArray[np.float32]]
 SCALE = ".scale"
+ENCODING = "int8 per output channel; small kernels float16"
+
+# Kernels below this many weights keep 16 bits. Those are the early layers: 6 % of a ResNet-50, and rounding them
+# to 8 bits moved scores by up to 0.019 where rounding all the others moved them by 0.001.
+SMALL = 200_000
 
 
 def pack(weights: Floats) -> dict[str, NDArray[np.generic]]:
-    """Store every kernel (two axes or more, the last one output channels) in 8 bits; the rest stays float32."""
+    """Store large kernels (two axes or more, the last one output channels) in 8 bits and small ones in 16; what has
+    one axis (biases, statistics) stays float32."""
     packed: dict[str, NDArray[np.generic]] = {}
     for name, values in weights.items():
         if values.ndim < 2:
             packed[name] = values
+        elif values.size < SMALL:
+            packed[name] = values.astype(np.float16)
         else:
             packed[name + SCALE] = scale = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0) / np.float32(127)
             packed[name] = np.rint(values / np.maximum(scale, np.finfo(np.float32).tiny)).astype(np.int8)

@@ -111,7 +111,7 @@ def _draft(name: str, version: str) -> TrainedModel:
         input_size=ARCHITECTURES["resnet50"].input_size,
         preprocessing=Preprocessing(VERSION, "exact", DEFAULT_BORDER),
         weights=nothing,
-        encoding="int8 per output channel",
+        encoding=weights.ENCODING,
         map_layer="conv5_block3_out",
         gate=Gate(nothing, GATE_LAYERS, float("inf")),
         intended_use=USE,
