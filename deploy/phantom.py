@@ -36,12 +36,13 @@ class Chest:
 def draw(chest: Chest) -> Layer:
     """Draw one chest: H x W, 0-1, bone white."""
     rng = np.random.default_rng(chest.seed)
-    build = rng.uniform(0.92, 1.08), rng.uniform(0.94, 1.06)
+    build = rng.uniform(0.94, 1.14), rng.uniform(0.96, 1.06)
     lungs = [_lung(chest, rng, build, side) for side in (-1, 1)]
     air = np.maximum(*lungs)
-    picture = 0.66 * _body(chest, rng, build) + 0.10 * _muscle(chest, rng)
-    picture -= 0.56 * air * (1 + 0.04 * _clouds(chest, rng, 2.6))
-    picture += air * (0.10 * _vessels(chest, rng) + _consolidation(chest, rng, air))
+    body = _body(chest, rng, build)
+    picture = 0.66 * body + 0.10 * _muscle(chest, rng) * np.clip(body * 4, 0, 1)
+    picture -= rng.uniform(0.56, 0.66) * air * (1 + 0.03 * _clouds(chest, rng, 2.6))
+    picture += air * (rng.uniform(0.02, 0.07) * _vessels(chest, rng) + _consolidation(chest, rng))
     picture += _bones(chest, rng, build, air) + _middle(chest, rng)
     picture -= _gas(chest, rng)
     return _expose(chest, rng, picture)
@@ -102,11 +103,11 @@ def _clouds(chest: Chest, rng: Generator, slope: float) -> Layer:
 def _body(chest: Chest, rng: Generator, build: tuple[float, float]) -> Layer:
     """Soft tissue: thick in the middle, thinner at the flanks; air beside the neck."""
     x, y = _grid(chest)
-    shoulder = rng.uniform(0.09, 0.15)
-    width = np.where(y < shoulder, 0.24 + 0.81 * np.sqrt(np.clip(y / shoulder, 0, 1)), 1.05) * build[0]
-    width = width - 0.10 * np.clip((y - 0.35) * 2, 0, 1)
-    thickness = np.sqrt(np.clip(1 - (x / width) ** 2, 0, 1)).astype(np.float32)
-    return _soft(thickness * (0.86 + 0.22 * y), chest, 4)
+    shoulder, waist = rng.uniform(0.12, 0.18), rng.uniform(0.80, 0.92)
+    width = 0.24 + 0.86 * np.clip((y - 0.03) / shoulder, 0, 1) ** 0.6
+    width = (width - (1.10 - waist) * np.clip((y - 0.30) / 0.22, 0, 1) ** 1.5) * build[0]
+    depth = np.clip(1 - np.abs(x / width) ** 2.5, 0, 1) ** 0.6
+    return _soft((depth * (0.80 + 0.30 * y)).astype(np.float32), chest, 3)
 
 
 def _muscle(chest: Chest, rng: Generator) -> Layer:
@@ -131,7 +132,7 @@ def _lung(chest: Chest, rng: Generator, build: tuple[float, float], side: int) -
         points[12:14, 0] += [0.17, 0.05]
         points[10:12, 0] += [0.17, 0.22]
     shape = (_filled(chest, _smooth(points)) > 0.5).astype(np.uint8)
-    depth = cv2.distanceTransform(shape, cv2.DIST_L2, 5) / (0.16 * chest.size)
+    depth = cv2.distanceTransform(shape, cv2.DIST_L2, 5) / (0.10 * chest.size)
     return _soft(np.sqrt(np.clip(depth, 0, 1)).astype(np.float32), chest, 5)
 
 
@@ -139,7 +140,7 @@ def _vessels(chest: Chest, rng: Generator) -> Layer:
     """Branching vessels from both hila, thinner with each fork."""
     layer = np.zeros((chest.size, chest.size), np.float32)
     for side in (-1, 1):
-        for angle in np.linspace(-1.25, 1.35, 9):
+        for angle in np.linspace(-1.25, 1.35, 7):
             root = np.array([side * rng.uniform(0.15, 0.20), rng.uniform(0.40, 0.47)])
             _branch(layer, chest, rng, root, (angle + rng.normal(0, 0.12), side), 0.016)
     return _soft(layer, chest, 2.2)
@@ -154,12 +155,12 @@ def _branch(
     drawn = np.zeros_like(layer)
     _stroke(drawn, chest, np.stack([start, end]), width, min(1.0, width / 0.009))
     np.maximum(layer, drawn, out=layer)
-    if width > 0.003:
+    if width > 0.004:
         for turn in (rng.uniform(0.1, 0.45), -rng.uniform(0.1, 0.45)):
             _branch(layer, chest, rng, end, (angle + turn, side), width * rng.uniform(0.62, 0.75))
 
 
-def _consolidation(chest: Chest, rng: Generator, air: Layer) -> Layer:
+def _consolidation(chest: Chest, rng: Generator) -> Layer:
     """Hazy patches, most in the outer and lower lung: what ground glass looks like on a film."""
     x, y = _grid(chest)
     haze = np.zeros_like(x)
@@ -169,7 +170,7 @@ def _consolidation(chest: Chest, rng: Generator, air: Layer) -> Layer:
         radii = rng.uniform(0.08, 0.2), rng.uniform(0.05, 0.12)
         distance = ((x - centre[0]) / radii[0]) ** 2 + ((y - centre[1]) / radii[1]) ** 2
         haze += np.exp(-distance) * rng.uniform(0.3, 0.9)
-    texture = np.clip(1 + 0.35 * _clouds(chest, rng, 3.0), 0, 3)
+    texture = np.clip(1 + 0.35 * _clouds(chest, rng, 3.8), 0, 3)
     return _layer(0.42 * np.tanh(haze * texture) * chest.opacities**0.3)
 
 
@@ -180,10 +181,10 @@ def _bones(chest: Chest, rng: Generator, build: tuple[float, float], air: Layer)
     for side in (-1, 1):
         for number in range(RIBS):
             layer += _rib(chest, rng, build, (side, number), slope)
-        layer += 0.5 * sum(_front_rib(chest, build, (side, number), rise) for number in range(6))
+        layer += 0.35 * sum(_front_rib(chest, build, (side, number), rise) for number in range(6))
         layer += _collar_bone(chest, rng, side) + _shoulder_blade(chest, rng, side)
     inside = 0.15 + 0.85 * np.clip(air * 1.5, 0, 1)
-    return _layer(0.12 * layer * inside + _spine(chest, rng))
+    return _layer(0.075 * layer * inside + _spine(chest, rng))
 
 
 def _tube(chest: Chest, points: Points, width: float) -> Layer:
@@ -192,7 +193,7 @@ def _tube(chest: Chest, points: Points, width: float) -> Layer:
     inner = np.zeros_like(outer)
     _stroke(outer, chest, points, width, 1.0)
     _stroke(inner, chest, points, width * 0.62, 1.0)
-    return _soft(outer - 0.42 * inner, chest, 2.5)
+    return _soft(outer - 0.25 * inner, chest, 2.5)
 
 
 def _rib(chest: Chest, rng: Generator, build: tuple[float, float], place: tuple[int, int], slope: float) -> Layer:
@@ -201,7 +202,7 @@ def _rib(chest: Chest, rng: Generator, build: tuple[float, float], place: tuple[
     along = np.linspace(0.05, 1, 40)
     start = 0.10 + number * 0.069 + rng.normal(0, 0.003)
     arch = -0.045 * np.sin(np.pi * np.clip(along * 1.1, 0, 1)) + slope * along**2.2 * (1 + number * 0.04)
-    return _tube(chest, np.stack([side * reach * along, start + arch], axis=1), 0.022 + 0.001 * number)
+    return _tube(chest, np.stack([side * reach * along, start + arch], axis=1), 0.028 + 0.001 * number)
 
 
 def _front_rib(chest: Chest, build: tuple[float, float], place: tuple[int, int], rise: float) -> Layer:
@@ -254,11 +255,13 @@ def _gas(chest: Chest, rng: Generator) -> Layer:
 
 
 def _expose(chest: Chest, rng: Generator, picture: Layer) -> Layer:
-    """Scatter, focus, quantum noise and the film's curve."""
+    """Scatter, focus, quantum noise, and the detail that detectors bring out before they show a picture."""
     scattered = 0.9 * picture + 0.1 * _soft(picture, chest, 60)
+    coarse, fine = rng.uniform(0.5, 1.5, 2)
+    scattered += coarse * (scattered - _soft(scattered, chest, 50)) + fine * (scattered - _soft(scattered, chest, 9))
     noisy = _soft(scattered, chest, 1.0) + 0.006 * _soft(
         rng.standard_normal(picture.shape).astype(np.float32), chest, 1.2
     )
     low, high = np.quantile(noisy, [0.01, 0.97])
-    curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(0.8, 1.15)
+    curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(0.9, 1.5)
     return _layer(curve)
