@@ -40,7 +40,7 @@ def png_16(path: Path, picture: Layer, number: int) -> None:
 
 def jpeg(path: Path, picture: Layer, number: int) -> None:
     """Eight bits, compressed with loss."""
-    _write_image(path.with_suffix(".jpg"), eight_bits(picture), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    _write_image(path.with_suffix(".jpg"), eight_bits(picture), [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def jpeg_colour(path: Path, picture: Layer, number: int) -> None:
@@ -110,13 +110,13 @@ def _write_image(path: Path, samples: Mat, options: Sequence[int] = ()) -> None:
 
 # Seed, pixels a side, opacities (0 clear to 1 patchy), format.
 CHESTS: tuple[tuple[int, int, float, Writer], ...] = (
-    (101, 512, 0.0, jpeg), (102, 448, 0.0, png), (103, 512, 0.9, jpeg), (104, 400, 0.0, dicom),
-    (105, 512, 0.0, jpeg), (106, 400, 1.0, dicom), (107, 448, 0.0, png_framed), (108, 640, 0.0, jpeg_colour),
-    (109, 360, 0.7, png_16), (110, 512, 0.0, jpeg), (111, 448, 0.5, png), (112, 400, 0.0, dicom_inverted),
-    (113, 512, 1.0, jpeg), (114, 512, 0.0, jpeg), (115, 360, 0.0, png_16), (116, 400, 0.8, dicom),
-    (117, 512, 0.0, jpeg), (118, 448, 0.9, png_framed), (119, 640, 0.4, jpeg), (120, 512, 0.0, jpeg_colour),
-    (121, 320, 0.0, tiff), (122, 512, 0.6, jpeg), (123, 768, 0.0, jpeg), (124, 400, 0.0, dicom),
-    (125, 512, 1.0, jpeg), (126, 512, 0.0, jpeg),
+    (1043, 448, 0.0, jpeg), (1122, 448, 0.0, png), (303, 512, 0.9, jpeg), (1018, 448, 0.0, dicom),
+    (1050, 448, 0.0, jpeg), (306, 400, 1.0, dicom), (1003, 448, 0.0, png_framed), (1094, 448, 0.0, jpeg_colour),
+    (309, 360, 0.7, png_16), (1078, 448, 0.0, tiff), (311, 448, 0.5, png), (1031, 448, 0.0, dicom_inverted),
+    (313, 512, 1.0, jpeg), (1125, 448, 0.0, jpeg), (1134, 400, 0.0, png_16), (316, 400, 0.8, dicom),
+    (1120, 448, 0.0, jpeg), (318, 448, 0.9, png_framed), (319, 640, 0.6, jpeg), (1028, 448, 0.0, jpeg_colour),
+    (1054, 448, 0.0, png), (322, 512, 0.8, jpeg), (1014, 640, 0.0, jpeg), (1041, 448, 0.0, dicom),
+    (325, 512, 1.0, jpeg), (1051, 448, 0.0, jpeg),
 )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def draw_odd_ones(folder: Path) -> None:
     _fill(child, eight_bits(draw(Chest(142, 256))), bits=8)
     child.save_as(folder / "child.dcm", enforce_file_format=True)
     _write_image(folder / "garden.jpg", landscape(), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    jpeg(folder / "chest-01-again", draw(Chest(101, 512)), 0)
+    jpeg(folder / "chest-01-again", draw(Chest(*CHESTS[0][:3])), 0)
 
 
 def landscape() -> Grey:

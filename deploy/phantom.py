@@ -40,9 +40,9 @@ def draw(chest: Chest) -> Layer:
     lungs = [_lung(chest, rng, build, side) for side in (-1, 1)]
     air = np.maximum(*lungs)
     body = _body(chest, rng, build)
-    picture = 0.66 * body + 0.10 * _muscle(chest, rng) * np.clip(body * 4, 0, 1)
-    picture -= rng.uniform(0.56, 0.66) * air * (1 + 0.03 * _clouds(chest, rng, 2.6))
-    picture += air * (rng.uniform(0.02, 0.07) * _vessels(chest, rng) + _consolidation(chest, rng))
+    picture = 0.72 * body + rng.uniform(0.0, 0.02) * _muscle(chest, rng) * np.clip(body * 4, 0, 1)
+    picture -= rng.uniform(0.46, 0.62) * air * (1 + 0.03 * _clouds(chest, rng, 2.6))
+    picture += air * (rng.uniform(0.03, 0.06) * _vessels(chest, rng) + _consolidation(chest, rng))
     picture += _bones(chest, rng, build, air) + _middle(chest, rng)
     picture -= _gas(chest, rng)
     return _expose(chest, rng, picture)
@@ -103,11 +103,12 @@ def _clouds(chest: Chest, rng: Generator, slope: float) -> Layer:
 def _body(chest: Chest, rng: Generator, build: tuple[float, float]) -> Layer:
     """Soft tissue: thick in the middle, thinner at the flanks; air beside the neck."""
     x, y = _grid(chest)
-    shoulder, waist = rng.uniform(0.12, 0.18), rng.uniform(0.80, 0.92)
+    shoulder, waist = rng.uniform(0.12, 0.20), rng.uniform(0.76, 0.90)
     width = 0.24 + 0.86 * np.clip((y - 0.03) / shoulder, 0, 1) ** 0.6
     width = (width - (1.10 - waist) * np.clip((y - 0.30) / 0.22, 0, 1) ** 1.5) * build[0]
-    depth = np.clip(1 - np.abs(x / width) ** 2.5, 0, 1) ** 0.6
-    return _soft((depth * (0.80 + 0.30 * y)).astype(np.float32), chest, 3)
+    depth = np.clip(1 - np.abs(x / width) ** 2.2, 0, 1) ** 0.5
+    belly = 1 / (1 + np.exp(-(y - 0.76) * 22))
+    return _soft((depth * (0.72 + 0.45 * belly)).astype(np.float32), chest, 3)
 
 
 def _muscle(chest: Chest, rng: Generator) -> Layer:
@@ -183,8 +184,8 @@ def _bones(chest: Chest, rng: Generator, build: tuple[float, float], air: Layer)
             layer += _rib(chest, rng, build, (side, number), slope)
         layer += 0.35 * sum(_front_rib(chest, build, (side, number), rise) for number in range(6))
         layer += _collar_bone(chest, rng, side) + _shoulder_blade(chest, rng, side)
-    inside = 0.15 + 0.85 * np.clip(air * 1.5, 0, 1)
-    return _layer(0.075 * layer * inside + _spine(chest, rng))
+    inside = 0.4 + 0.6 * np.clip(air * 1.5, 0, 1)
+    return _layer(rng.uniform(0.035, 0.075) * layer * inside + _spine(chest, rng))
 
 
 def _tube(chest: Chest, points: Points, width: float) -> Layer:
@@ -216,12 +217,12 @@ def _front_rib(chest: Chest, build: tuple[float, float], place: tuple[int, int],
 def _collar_bone(chest: Chest, rng: Generator, side: int) -> Layer:
     along = np.linspace(0, 1, 40)
     height = 0.165 - 0.075 * along - 0.008 * np.sin(2 * np.pi * along) + rng.normal(0, 0.008)
-    return 1.6 * _tube(chest, np.stack([side * (0.07 + 0.68 * along), height], axis=1), 0.03)
+    return 2.4 * _tube(chest, np.stack([side * (0.07 + 0.68 * along), height], axis=1), 0.03)
 
 
 def _shoulder_blade(chest: Chest, rng: Generator, side: int) -> Layer:
     points = np.array([[0.62, 0.13], [0.88, 0.10], [0.86, 0.22], [0.76, 0.42], [0.70, 0.44], [0.66, 0.30]])
-    return 0.8 * _soft(_filled(chest, _smooth(points + rng.normal(0, 0.012, points.shape)) * [side, 1]), chest, 6)
+    return 1.3 * _soft(_filled(chest, _smooth(points + rng.normal(0, 0.012, points.shape)) * [side, 1]), chest, 6)
 
 
 def _spine(chest: Chest, rng: Generator) -> Layer:
@@ -251,17 +252,17 @@ def _gas(chest: Chest, rng: Generator) -> Layer:
     x, y = _grid(chest)
     centre = rng.uniform(0.30, 0.42), rng.uniform(0.85, 0.90)
     bubble = np.clip(1 - ((x - centre[0]) / 0.13) ** 2 - ((y - centre[1]) / 0.045) ** 2, 0, 1)
-    return 0.14 * rng.uniform(0, 1) * _soft(np.sqrt(bubble).astype(np.float32), chest, 6)
+    return 0.14 * rng.uniform(0.5, 1.2) * _soft(np.sqrt(bubble).astype(np.float32), chest, 6)
 
 
 def _expose(chest: Chest, rng: Generator, picture: Layer) -> Layer:
     """Scatter, focus, quantum noise, and the detail that detectors bring out before they show a picture."""
     scattered = 0.9 * picture + 0.1 * _soft(picture, chest, 60)
-    coarse, fine = rng.uniform(0.5, 1.5, 2)
+    coarse, fine = rng.uniform(1.0, 2.6), rng.uniform(0.5, 2.5)
     scattered += coarse * (scattered - _soft(scattered, chest, 50)) + fine * (scattered - _soft(scattered, chest, 9))
     noisy = _soft(scattered, chest, 1.0) + 0.006 * _soft(
         rng.standard_normal(picture.shape).astype(np.float32), chest, 1.2
     )
-    low, high = np.quantile(noisy, [0.01, 0.97])
-    curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(0.9, 1.5)
+    low, high = np.quantile(noisy, [0.01, 0.96])
+    curve = np.clip((noisy - low) / (high - low), 0, 1) ** rng.uniform(1.2, 1.8)
     return _layer(curve)
