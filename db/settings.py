@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     queue_url: SecretStr = SecretStr("")  # empty: the private server on a Unix socket
     roots: Annotated[tuple[Path, ...], NoDecode] = ()  # empty: any folder that the operator submits
 
-    max_file_mb: int = Field(512, ge=1)
+    max_file_mb: int = Field(256, ge=1)
     max_megapixels: int = Field(100, ge=1)
     min_side: int = Field(64, ge=8)  # pixels
 

@@ -157,9 +157,7 @@ def test_there_are_at_least_twenty_kinds_of_bad_files_under_every_code_of_readin
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["grey.png", "rgb.png", "grey.tif", "grey.bmp", "lossless.webp", "mono2.dcm"]
-)
+@pytest.mark.parametrize("name", ["grey.png", "rgb.png", "grey.tif", "grey.bmp", "lossless.webp", "mono2.dcm"])
 def test_a_file_cut_anywhere_is_never_read_as_a_picture(name):
     data = GOOD[name]
 
@@ -207,9 +205,7 @@ def test_the_review_copy_is_lossless_and_bears_no_metadata():
     for image in (twelve, eight):
         copy = as_png(image)
         back = read(copy, LIMITS)
-        assert np.array_equal(
-            cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED), image.samples
-        )
+        assert np.array_equal(cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED), image.samples)
         assert np.array_equal(to_grey8(back), to_grey8(image))
         assert {copy[at - 4 : at] for at in _chunk_starts(copy)} == {b"IHDR", b"IDAT", b"IEND"}
 

@@ -123,7 +123,14 @@ def test_the_manifest_links_patients_and_names_what_is_missing(tmp_path):
 
 @pytest.mark.parametrize(
     "lines",
-    ["file,patient\na.png,P\n", "path,age\na.png,old\n", "path,urgent\na.png,perhaps\n", "path\na\na\n", "path\n,\n", ""],
+    [
+        "file,patient\na.png,P\n",
+        "path,age\na.png,old\n",
+        "path,urgent\na.png,perhaps\n",
+        "path\na\na\n",
+        "path\n,\n",
+        "",
+    ],
 )
 def test_a_manifest_that_is_half_understood_is_refused(tmp_path, lines):
     import click
