@@ -21,6 +21,7 @@ Layers = Mapping[str, NDArray[np.float32]]
 # A heat map has 7 x 7 places: more pixels than this on the longest side would only cost storage.
 LONGEST_SIDE = 1024
 OPACITY = 0.6
+SHADES = 48  # more cannot be told apart; plain areas compress to less than half the bytes
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _scaled(length: int, shrink: float, *, least: int = 1) -> int:
 
 
 def _encode(canvas: NDArray[np.float32]) -> bytes:
-    colours = cv2.applyColorMap((canvas * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    alpha = (canvas * OPACITY * 255).astype(np.uint8)
-    _, content = cv2.imencode(".png", np.dstack([colours, alpha]))
+    shaded = np.rint(canvas * SHADES) / SHADES
+    colours = cv2.applyColorMap((shaded * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    alpha = (shaded * OPACITY * 255).astype(np.uint8)
+    _, content = cv2.imencode(".png", np.dstack([colours, alpha]), [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return content.tobytes()
