@@ -85,13 +85,18 @@ def registration(folder: Path) -> models.Registration:
 
 
 def _ship_model(db: Database, folder: Path) -> str:
-    """Register the model that ships; activate it where no model is active. The label of the active one."""
+    """Register the model that ships; activate it where no model is active, or where the active one is what this
+    folder held before an upgrade. The label of the active one."""
     model_id = models.register(db, registration(folder), by=BY)
     try:
-        return models.active(db).label
+        active = models.active(db)
+        if active.id == model_id or active.folder != str(folder):
+            return active.label
+        why = f"shipped with this release in place of {active.label}"
     except Unknown:
-        models.activate(db, model_id, why="the model that ships", by=BY)
-        return models.active(db).label
+        why = "the model that ships"
+    models.activate(db, model_id, why=why, by=BY)
+    return models.active(db).label
 
 
 def _first_users(db: Database) -> dict[str, str]:

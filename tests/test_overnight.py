@@ -18,6 +18,7 @@ import pytest
 
 from db.words import Reason
 from deploy.commands import SAMPLES
+from workers import images
 
 PATIENCE = 240  # seconds; the machine may be busy
 
@@ -82,9 +83,9 @@ def nights(short_folder):
 
 def good_pictures():
     """The shipped samples that pass the gate, as pixels."""
-    files = sorted((SAMPLES / "scans").rglob("*.png"))
-    read = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
-    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read if picture is not None]
+    files = sorted((SAMPLES / "scans").iterdir())
+    read = [images.to_grey8(images.read(file.read_bytes(), images.Limits())) for file in files]
+    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read]
 
 
 def write_scans(folder, count):

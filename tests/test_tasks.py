@@ -8,6 +8,7 @@ import builders
 import cv2
 import numpy as np
 import pytest
+from conftest import STUB
 
 from db.files import derived_path
 from db.store import intake, models, reading, scoring
@@ -310,6 +311,24 @@ def test_after_a_worker_was_lost_each_scan_is_named_before_it_is_scored(night):
     assert set(night.outcomes().values()) == {Kind.SCORED}
 
 
+def test_a_model_that_cannot_run_holds_up_no_other(night, tmp_path):
+    night.scan("old.png")
+    old = night.submit(urgent=True)
+    altered = dataclasses.replace(STUB, version="2", folder=str(tmp_path / "gone"))
+    second = models.register(night.db, altered, by="test")
+    models.activate(night.db, second, why="a test", by="test")
+    night.hand._loaded[second] = night.hand._loaded.pop(night.model.id)
+    night.folder = tmp_path / "other"
+    night.folder.mkdir()
+    night.scan("new.png", seed=1)
+    new = night.submit()
+
+    night.work()
+
+    assert reading.totals(night.db, new).scored == 1
+    assert (reading.totals(night.db, old).waiting, reading.totals(night.db, old).failed) == (1, 0)
+
+
 def test_urgent_scans_come_first(night, tmp_path):
     night.scan("routine.png")
     night.submit()
@@ -330,7 +349,7 @@ def test_the_shipped_model_scores_and_explains_a_shipped_sample(home, decoders, 
     db = connect(home)
     lenient = dataclasses.replace(registration(trained_models.SHIPPED), threshold=0.0)
     models.activate(db, models.register(db, lenient, by="test"), why="test", by="test")
-    sample = sorted(SAMPLES.rglob("*.png"))[0]
+    sample = SAMPLES / "scans" / "chest-01.jpg"
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans" / sample.name).write_bytes(sample.read_bytes())
     batch = submission.submit(db, tmp_path / "scans", site_name="local").batch_id

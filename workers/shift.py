@@ -51,6 +51,7 @@ class Shift:
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     _loaded: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)  # trained models that this worker cannot run
     _renewed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

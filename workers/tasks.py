@@ -13,7 +13,7 @@ import numpy as np
 from celery.signals import worker_process_init, worker_shutting_down
 from numpy.typing import NDArray
 
-from db.errors import DecodersUnavailable, NightreadError, RootUnavailable, UnreadableImage
+from db.errors import DecodersUnavailable, ModelRefused, NightreadError, RootUnavailable, UnreadableImage
 from db.settings import settings
 from db.store import models, scoring
 from db.store.scoring import Claim, Failed, Rejected, Result, Scored, WaitingScan
@@ -63,10 +63,15 @@ def work(hand: Shift) -> None:
 def next_chunk(hand: Shift, until: float) -> Prepared | None:
     """Claim the most urgent chunk whose root answers and prepare it; None when this ring's work is over."""
     while not hand.is_stopping() and time.monotonic() < until:
-        model_id = scoring.most_urgent_model(hand.db, not_batches=hand.avoided())
+        model_id = scoring.most_urgent_model(hand.db, not_batches=hand.avoided(), not_models=hand.refused)
         if model_id is None:
             return None
-        loaded = hand.model(model_id)
+        try:
+            loaded = hand.model(model_id)
+        except ModelRefused as error:
+            log.error("model %d: its batches wait: %s", model_id, error)
+            hand.refused.add(model_id)
+            continue
         claim = scoring.claim_chunk(
             hand.db,
             hand.name,

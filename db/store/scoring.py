@@ -89,10 +89,13 @@ class Swept:
     failed: int = 0
 
 
-def most_urgent_model(db: Database, *, not_batches: Collection[int] = ()) -> int | None:
-    """The trained model of the chunk to be claimed next; None when nothing waits (but in `not_batches`)."""
+def most_urgent_model(
+    db: Database, *, not_batches: Collection[int] = (), not_models: Collection[int] = ()
+) -> int | None:
+    """The trained model of the chunk to be claimed next; None when nothing waits, but for what is left alone."""
     with db.reading() as session:
-        return session.scalar(_claimable(not_batches).with_only_columns(Chunk.trained_model_id))
+        others = _claimable(not_batches).where(Chunk.trained_model_id.not_in(not_models))
+        return session.scalar(others.with_only_columns(Chunk.trained_model_id))
 
 
 def claim_chunk(

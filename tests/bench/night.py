@@ -21,7 +21,7 @@ from db.store.connection import Database, connect
 from deploy import home, local
 from deploy.supervisor import Supervisor
 from producer import submission
-from workers import preprocessing, trained_models
+from workers import images, preprocessing, trained_models
 from workers.scoring import Scorer
 
 IMAGES = int(os.environ.get("BENCH_IMAGES", "480"))
@@ -32,9 +32,10 @@ SAMPLES = Path(home.__file__).parent / "samples"
 def pictures() -> list[NDArray[np.uint8]]:
     """224 x 224 grey pictures to write as JPEG files."""
     data = os.environ.get("NIGHTREAD_TEST_DATA")
-    files = sorted(Path(data, "cxr").rglob("*.jpg")) if data else sorted(SAMPLES.rglob("*.png"))
-    read = (cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files[:: max(1, len(files) // IMAGES)])
-    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read if picture is not None]
+    files = sorted(Path(data, "cxr").rglob("*.jpg")) if data else sorted((SAMPLES / "scans").iterdir())
+    contents = (file.read_bytes() for file in files[:: max(1, len(files) // IMAGES)])
+    read = (images.to_grey8(images.read(content, images.Limits())) for content in contents)
+    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read]
 
 
 def write_folder(folder: Path, seed: int) -> None:
@@ -80,8 +81,8 @@ def main() -> None:
         db = connect(config)
         home.make_ready(db)
         folders = [Path(folder) / f"images{number}" for number in range(ROUNDS + 1)]
-        for seed, images in enumerate(folders):
-            write_folder(images, seed)
+        for seed, scans in enumerate(folders):
+            write_folder(scans, seed)
         pixels = np.stack([preprocessing.prepare(picture, 224)[0] for picture in pictures()])
         pixels = np.resize(pixels, (IMAGES, 224, 224))
         threads = len(os.sched_getaffinity(0))
@@ -99,9 +100,9 @@ def main() -> None:
 def measure(db: Database, scorer: Scorer, pixels: NDArray[np.uint8], folders: list[Path]) -> None:
     system_rate(db, folders[0])  # the worker loads its model during this one
     ratios, pairs = [], []
-    for images in folders[1:]:
+    for scans in folders[1:]:
         before = bare_rate(scorer, pixels)
-        whole = system_rate(db, images)
+        whole = system_rate(db, scans)
         bare = statistics.mean((before, bare_rate(scorer, pixels)))
         ratios.append(whole / bare)
         pairs.append((whole, bare))
