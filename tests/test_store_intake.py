@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.errors import Refused, Unknown
 from db.schema import Chunk, Outcome, Scan
-from db.store import intake, models, reading
+from db.store import intake, models, reading, scoring
 from db.words import Reason
 
 
@@ -211,3 +211,24 @@ def test_a_second_outcome_for_the_same_scan_is_impossible(db):
         session.add(twin)
 
     assert reading.totals(db, batch).rejected == 1
+
+
+@pytest.mark.parametrize("reason", [Reason.MISSING, Reason.CHANGED_SINCE_SUBMISSION])
+def test_what_was_gone_when_its_turn_came_is_screened_when_it_is_sent_again(db, reason):
+    submitted(db, [found("one.png")])
+    held = claim(db)
+    scoring.complete_chunk(db, held, [scoring.Rejected(held.scans[0].id, reason, "a test")])
+
+    again = submitted(db, [found("one.png")])
+
+    assert again == 2
+    assert reading.totals(db, again).waiting == 1
+
+
+def test_a_file_that_changed_while_its_submission_was_interrupted_stays_one_scan(db):
+    what = submission(db)
+    intake.add_page(db, what, [found("one.png", "as it was")])
+
+    intake.add_page(db, what, [found("one.png", "as it is now"), found("two.png")])
+
+    assert reading.totals(db, intake.seal(db, what)).found == 2

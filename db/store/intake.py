@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import ColumnElement, Table, exists, insert, select
 from sqlalchemy.orm import Session
 
 from db.errors import Refused, Unknown
 from db.schema import Batch, Chunk, Outcome, Scan, Site
 from db.store.audit import record
 from db.store.connection import Database, now
+from db.store.reading import printable
 from db.words import Kind, Reason
 
 # The bare tables: rows of a page go in without the bookkeeping of mapped objects.
@@ -104,7 +105,10 @@ def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -
     with db.writing() as session:
         session.get_one(Site, submission.site_id, with_for_update=True)  # one intake a site at a time
         earlier = _earlier(session, submission, files)
-        new = [found for found in files if not _is_known(found, earlier, submission.root)]
+        registered = _in_open_batch(session, submission, files)
+        new = [
+            found for found in files if found.path not in registered and not _is_known(found, earlier, submission.root)
+        ]
         if not new:
             return Page(None, known=len(files))
         batch_id = _open_batch(session, submission)
@@ -139,7 +143,18 @@ def open_submissions(db: Database) -> list[tuple[int, Submission]]:
         ]
 
 
-Earlier = dict[str | None, list[tuple[int, str, str]]]  # sha256 -> (scan id, root, path)
+@dataclass(frozen=True)
+class _Sent:
+    """Where a content was sent before."""
+
+    root: str
+    path: str
+
+
+Earlier = dict[str | None, list[_Sent]]  # by sha256
+
+# What these rejected was never looked at: sent again, it is new.
+NEVER_SEEN = (Reason.MISSING, Reason.CHANGED_SINCE_SUBMISSION)
 
 
 def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile]) -> Earlier:
@@ -148,33 +163,44 @@ def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile
         Batch.site_id == submission.site_id,
         Batch.trained_model_id == submission.trained_model_id,
     )
-    columns = select(Scan.sha256, Scan.id, Batch.root, Scan.path).join(Batch, Scan.batch_id == Batch.id)
+    columns = select(Scan.sha256, Batch.root, Scan.path).join(Batch, Scan.batch_id == Batch.id).where(*same)
     contents = {found.sha256 for found in files if found.sha256}
     unread = [found.path for found in files if found.sha256 is None]
-    found: Earlier = {}
-    for sha256, scan_id, root, path in session.execute(
-        columns.where(*same, Scan.sha256.in_(contents)).order_by(Scan.id)
-    ):
-        found.setdefault(sha256, []).append((scan_id, root, path))
+    never_seen = exists().where(Outcome.scan_id == Scan.id, Outcome.reason.in_(NEVER_SEEN))
+    rows = session.execute(
+        columns.where(Scan.sha256.in_(contents), ~(never_seen & Batch.sealed_at.is_not(None))).order_by(Scan.id)
+    ).all()
     if unread:
-        by_path = columns.where(*same, Batch.root == submission.root, Scan.sha256.is_(None), Scan.path.in_(unread))
-        for _, scan_id, root, path in session.execute(by_path):
-            found.setdefault(None, []).append((scan_id, root, path))
+        by_path = columns.where(Batch.root == submission.root, Scan.sha256.is_(None), Scan.path.in_(unread))
+        rows = [*rows, *session.execute(by_path)]
+    found: Earlier = {}
+    for sha256, root, path in rows:
+        found.setdefault(sha256, []).append(_Sent(root, path))
     return found
 
 
 def _is_known(found: FoundFile, earlier: Earlier, root: str) -> bool:
-    return any((root, found.path) == (old, path) for _, old, path in earlier.get(found.sha256, ()))
+    return _Sent(root, found.path) in earlier.get(found.sha256, ())
 
 
-def _open_batch(session: Session, submission: Submission) -> int:
-    same = (
+def _is_open(submission: Submission) -> tuple[ColumnElement[bool], ...]:
+    return (
         Batch.site_id == submission.site_id,
         Batch.root == submission.root,
         Batch.trained_model_id == submission.trained_model_id,
         Batch.sealed_at.is_(None),
     )
-    known = session.scalar(select(Batch.id).where(*same))
+
+
+def _in_open_batch(session: Session, submission: Submission, files: Iterable[FoundFile]) -> set[str]:
+    """Paths that an interrupted submission registered already; a file that changed since stays one scan of this
+    batch, and the worker says that it changed."""
+    paths = select(Scan.path).join(Batch, Scan.batch_id == Batch.id)
+    return set(session.scalars(paths.where(*_is_open(submission), Scan.path.in_([found.path for found in files]))))
+
+
+def _open_batch(session: Session, submission: Submission) -> int:
+    known = session.scalar(select(Batch.id).where(*_is_open(submission)))
     if known is not None:
         return known
     batch = Batch(
@@ -199,7 +225,6 @@ class _Row:
     urgent: bool
     reason: Reason | None
     detail: str | None
-    same_as: int | str | None = None  # the first scan of the same content: its id, or its key within this page
     chunk_id: int | None = None
 
 
@@ -213,21 +238,21 @@ def _add_scans(
     session.execute(insert(SCANS), [_scan(batch_id, row) for row in rows])
     rejected = [row for row in rows if row.reason is not None]
     if rejected:
-        wanted = {row.key for row in rejected} | {row.same_as for row in rejected if isinstance(row.same_as, str)}
-        named = session.execute(select(Scan.key, Scan.id).where(Scan.key.in_(wanted)))
+        named = session.execute(select(Scan.key, Scan.id).where(Scan.key.in_([row.key for row in rejected])))
         ids = {row.key: row.id for row in named}
         session.execute(insert(OUTCOMES), [_rejected(row, ids, submission.trained_model_id) for row in rejected])
     return chunks
 
 
 def _plan(new: Sequence[FoundFile], earlier: Earlier, submission: Submission) -> list[_Row]:
-    firsts: dict[str, int | str] = {sha256: known[0][0] for sha256, known in earlier.items() if sha256}
+    firsts = {sha256: f"{known[0].path} (submitted before)" for sha256, known in earlier.items() if sha256}
     rows = []
     for found in new:
         row = _Row(found, secrets.token_hex(16), found.urgent or submission.urgent, found.reason, found.detail)
-        first = firsts.setdefault(found.sha256, row.key) if found.sha256 else row.key
-        if row.reason is None and first != row.key:
-            row.reason, row.same_as = Reason.DUPLICATE, first
+        if found.reason is None and found.sha256 in firsts:
+            row.reason, row.detail = Reason.DUPLICATE, f"same content as {printable(firsts[found.sha256])}"
+        elif found.sha256:
+            firsts.setdefault(found.sha256, found.path)
         rows.append(row)
     return rows
 
@@ -249,16 +274,13 @@ def _scan(batch_id: int, row: _Row) -> dict[str, Any]:
 
 
 def _rejected(row: _Row, ids: dict[str, int], model_id: int) -> dict[str, Any]:
-    detail = row.detail
-    if row.same_as is not None:
-        detail = f"same content as scan {ids[row.same_as] if isinstance(row.same_as, str) else row.same_as}"
     return {
         "scan_id": ids[row.key],
         "trained_model_id": model_id,
         "generation": 0,
         "kind": Kind.REJECTED,
         "reason": row.reason,
-        "detail": detail,
+        "detail": row.detail,
         "at": now(),
     }
 
