@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import socket
 from typing import Any
 
@@ -37,13 +38,17 @@ def worker(device: str | None, is_all: bool) -> int:
 def _work(device: str) -> int:
     """Run Celery's worker here; its one child, spawned, is what loads the engine."""
     from workers.queue import app
+    from workers.shift import stopping_note
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     node = f"{device.replace(':', '')}@{socket.gethostname()}"
     arguments = ["--quiet", "worker", "--hostname", node, "--loglevel", "WARNING"]
+    note = stopping_note(settings(), os.getpid())
+    note.unlink(missing_ok=True)  # left by a process that had this number before
     try:
         app(settings()).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     finally:
+        note.unlink(missing_ok=True)
         scoring.worker_stopped(database(), devices.worker_name(device))
     return Exit.DONE
 

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,7 @@ class Shift:
     _loaded: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)  # trained models that this worker cannot run
+    _held: dict[str, scoring.Claim] = field(default_factory=dict)
     _renewed: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,13 +89,39 @@ class Shift:
         del self._loaded[loaded.view.id]
         return self.model(loaded.view.id)
 
+    def claim(self, model_id: int) -> scoring.Claim | None:
+        """Take the most urgent chunk of a trained model, but for batches that are left alone just now."""
+        claim = scoring.claim_chunk(
+            self.db,
+            self.name,
+            trained_model_id=model_id,
+            lease_seconds=self.config.lease_seconds,
+            not_batches=self.avoided(),
+        )
+        if claim is not None:
+            self._held[claim.token] = claim
+            self._renewed[claim.token] = time.monotonic()
+        return claim
+
     def renew(self, claim: scoring.Claim, *, breadcrumb: int | None = None) -> bool:
-        """Tell the ledger of progress, at most three times a lease; False when the claim was lost."""
+        """Tell the ledger of progress: every chunk in hand keeps its lease, the one that is prepared ahead too.
+        False when this claim was lost."""
+        for other in [held for held in self._held.values() if held.token != claim.token]:
+            self._renew(other, None)
+        return self._renew(claim, breadcrumb)
+
+    def complete(self, claim: scoring.Claim, results: Sequence[scoring.Result]) -> bool:
+        """Hand a chunk in; scans without a result go back to waiting. False when the claim was lost."""
+        self._held.pop(claim.token, None)
+        self._renewed.pop(claim.token, None)
+        return scoring.complete_chunk(self.db, claim, results)
+
+    def _renew(self, claim: scoring.Claim, breadcrumb: int | None) -> bool:
+        """Ask the ledger at most three times a lease, unless there is a breadcrumb to write."""
         since = time.monotonic() - self._renewed.get(claim.token, 0.0)
         if breadcrumb is None and since < self.config.lease_seconds / 3:
             return True
-        recent = list(self._renewed.items())[-2:]  # the chunk in hand and the one that is prepared
-        self._renewed = {**dict(recent), claim.token: time.monotonic()}
+        self._renewed[claim.token] = time.monotonic()
         return scoring.renew(self.db, claim, lease_seconds=self.config.lease_seconds, breadcrumb=breadcrumb)
 
     def avoid(self, batch_id: int) -> None:

@@ -72,22 +72,16 @@ def next_chunk(hand: Shift, until: float) -> Prepared | None:
             log.error("model %d: its batches wait: %s", model_id, error)
             hand.refused.add(model_id)
             continue
-        claim = scoring.claim_chunk(
-            hand.db,
-            hand.name,
-            trained_model_id=model_id,
-            lease_seconds=hand.config.lease_seconds,
-            not_batches=hand.avoided(),
-        )
+        claim = hand.claim(model_id)
         if claim is None:
             return None
         try:
             return prepare(hand, loaded, claim)
         except RootUnavailable as error:
             _leave(hand, claim, error)
-            scoring.complete_chunk(hand.db, claim, [])
+            hand.complete(claim, [])
         except DecodersUnavailable:
-            scoring.complete_chunk(hand.db, claim, [])  # given back: no scan is to blame
+            hand.complete(claim, [])  # given back: no scan is to blame
             raise
     return None
 
@@ -144,7 +138,7 @@ def finish(hand: Shift, prepared: Prepared) -> None:
         except RootUnavailable as error:
             _leave(hand, claim, error)
             break
-    if scoring.complete_chunk(hand.db, claim, results):
+    if hand.complete(claim, results):
         hand.scans += len(results)
 
 
@@ -220,7 +214,7 @@ def _release(hand: Shift, upcoming: "Future[Prepared | None]") -> None:
         return
     prepared = upcoming.result()
     if prepared is not None:
-        scoring.complete_chunk(hand.db, prepared.claim, [])
+        hand.complete(prepared.claim, [])
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
