@@ -19,8 +19,9 @@ lint: $(STAMP)  ## style, strict types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## the whole system against the bare engine, in one run
+bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake
 	$(BIN)/python tests/bench/night.py
+	$(BIN)/python tests/bench/intake.py
 
 setup: $(STAMP)  ## only the environment
 

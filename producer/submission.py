@@ -15,8 +15,8 @@ from producer.intake import find_files
 from producer.manifest import Manifest
 from workers import queue
 
-PAGE = 1000  # scans a transaction
-FIRST_PAGE = 100  # smaller, so that the first scans are being scored while the rest are still found
+PAGE = 1024  # scans a transaction: whole chunks
+FIRST_PAGE = 128  # smaller, so that the first scans are being scored while the rest are still found
 PAGE_SECONDS = 2.0
 
 
@@ -68,6 +68,7 @@ def fill(db: Database, submission: Submission, *, progress: Callable[[int], None
     """Read the folder of a submission into its batch and seal it."""
     lines = Manifest.read(Path(submission.manifest) if submission.manifest else None)
     max_bytes = db.config.max_file_mb * 1_000_000
+    submission = replace(submission, resumes=intake.is_open(db, submission))
     files = find_files(Path(submission.root), max_bytes=max_bytes, manifest=lines)
     added = known = 0
     rang = True

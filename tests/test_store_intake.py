@@ -226,8 +226,8 @@ def test_what_was_gone_when_its_turn_came_is_screened_when_it_is_sent_again(db, 
 
 
 def test_a_file_that_changed_while_its_submission_was_interrupted_stays_one_scan(db):
-    what = submission(db)
-    intake.add_page(db, what, [found("one.png", "as it was")])
+    intake.add_page(db, submission(db), [found("one.png", "as it was")])
+    what = submission(db, resumes=intake.is_open(db, submission(db)))
 
     intake.add_page(db, what, [found("one.png", "as it is now"), found("two.png")])
 

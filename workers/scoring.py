@@ -1,5 +1,7 @@
 """Load a trained model once; predict; explain. Its preprocessing happened before, in the decoder processes."""
 
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,8 +175,24 @@ def _scaled(length: int, shrink: float, *, least: int = 1) -> int:
 
 
 def _encode(canvas: NDArray[np.float32]) -> bytes:
-    shaded = np.rint(canvas * SHADES) / SHADES
-    colours = cv2.applyColorMap((shaded * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
-    alpha = (shaded * OPACITY * 255).astype(np.uint8)
-    _, content = cv2.imencode(".png", np.dstack([colours, alpha]), [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    return content.tobytes()
+    """One byte a pixel and a palette with transparency (PNG, sections 11.2 and 11.3): four times less to compress."""
+    shades = np.rint(canvas * SHADES).astype(np.uint8)
+    lines = np.zeros((len(shades), shades.shape[1] + 1), np.uint8)  # each line begins with its filter: none
+    lines[:, 1:] = shades
+    head = struct.pack(">IIBBBBB", shades.shape[1], len(shades), 8, 3, 0, 0, 0)
+    parts = ((b"IHDR", head), *_PALETTE, (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in parts)
+
+
+def _palette() -> tuple[tuple[bytes, bytes], ...]:
+    levels = np.arange(SHADES + 1) / SHADES * 255
+    blue_green_red = cv2.applyColorMap(levels.astype(np.uint8)[:, None], cv2.COLORMAP_INFERNO)
+    alpha = (levels * OPACITY).astype(np.uint8)
+    return (b"PLTE", blue_green_red[:, 0, ::-1].tobytes()), (b"tRNS", alpha.tobytes())
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+_PALETTE = _palette()

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+
 from db.errors import DatabaseUnreachable
 from db.settings import Settings, settings
 from db.store import models, scoring
@@ -175,6 +177,7 @@ def limits(config: Settings) -> Limits:
 def shift() -> Shift:
     """This process's shift."""
     config = settings()
+    cv2.setNumThreads(1)  # the cores are the engine's
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "-1")
     decoders = DecoderPool(
         config.decoders or len(os.sched_getaffinity(0)),

@@ -125,40 +125,51 @@ def finish(hand: Shift, prepared: Prepared) -> None:
     A chunk that a worker was lost with goes one scan at a time, each named by a breadcrumb first."""
     claim = prepared.claim
     hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
-    results: list[Result] = list(prepared.rejected)
     size = hand.batch_size if claim.attempts == 1 else 1
-    for ready in _slices(prepared.ready, size):
-        if hand.is_stopping():
-            break
-        if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
-            log.warning("chunk %d was taken over by another worker", claim.chunk_id)
-            return
-        try:
-            results += score_slice(hand, prepared.loaded, ready)
-        except RootUnavailable as error:
-            _leave(hand, claim, error)
-            break
+    scored: list[Future[Result]] = []
+    with ThreadPoolExecutor(hand.decoders.count, "keep") as keepers:
+        for ready in _slices(prepared.ready, size):
+            if hand.is_stopping():
+                break
+            if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
+                log.warning("chunk %d was taken over by another worker", claim.chunk_id)
+                return
+            scored += score_slice(hand, prepared.loaded, ready, keepers)
+    results = [*prepared.rejected, *_finished(hand, claim, scored)]
     if hand.complete(claim, results):
         hand.scans += len(results)
 
 
-def score_slice(hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]]) -> list[Result]:
-    """Predict some scans at once. An engine that fails over them is asked one by one, so that one scan cannot
-    spoil its neighbours; an engine that cannot even score a plain field is broken: that raises, and they wait."""
+def _finished(hand: Shift, claim: Claim, scored: "Sequence[Future[Result]]") -> Iterator[Result]:
+    """The results whose pictures are written; a scan whose root went away meanwhile waits again."""
+    for future in scored:
+        try:
+            yield future.result()
+        except RootUnavailable as error:
+            _leave(hand, claim, error)
+
+
+def score_slice(
+    hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], keepers: ThreadPoolExecutor
+) -> "list[Future[Result]]":
+    """Predict some scans at once; `keepers` write the pictures of flagged ones while the device goes on. An engine
+    that fails over several is asked one by one, so that one scan cannot spoil its neighbours; an engine that cannot
+    even score a plain field is broken: that raises, and they wait."""
     started = time.perf_counter()
     pixels = np.stack([decoded.pixels for _, decoded in ready])
     try:
         predictions = predict(hand, loaded, pixels)
     except MemoryError as error:
-        return [Failed(scan.id, Cause.OUT_OF_MEMORY, str(error)) for scan, _ in ready]
+        return [keepers.submit(Failed, scan.id, Cause.OUT_OF_MEMORY, str(error)) for scan, _ in ready]
     except (ValueError, RuntimeError, FloatingPointError) as error:
         _require_sound_engine(loaded)
         if len(ready) == 1:
-            return [Failed(ready[0][0].id, Cause.ENGINE_ERROR, f"{type(error).__name__}: {error}"[:500])]
-        return [result for one in ready for result in score_slice(hand, loaded, [one])]
+            why = f"{type(error).__name__}: {error}"[:500]
+            return [keepers.submit(Failed, ready[0][0].id, Cause.ENGINE_ERROR, why)]
+        return [result for one in ready for result in score_slice(hand, loaded, [one], keepers)]
     share = (time.perf_counter() - started) / len(ready)
     return [
-        _result(hand, loaded, scan, decoded, prediction, share)
+        keepers.submit(_result, hand, loaded, scan, decoded, prediction, share)
         for (scan, decoded), prediction in zip(ready, predictions, strict=True)
     ]
 

@@ -22,7 +22,7 @@ SCANS, OUTCOMES = cast(Table, Scan.__table__), cast(Table, Outcome.__table__)
 ROUTINE, URGENT = 0, 10  # priorities of chunks
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that doubles the cost of making one, and there are millions
 class FoundFile:
     """One file of a submitted folder. `path` is relative to the root; `size` in bytes; `sha256` is None where the
     bytes could not be read; `reason` says why intake rejected it, None where a worker shall score it."""
@@ -49,6 +49,7 @@ class Submission:
     urgent: bool = False
     manifest: str | None = None
     chunk_size: int = 64
+    resumes: bool = False  # an open batch was there when this submission began
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -
     with db.writing() as session:
         session.get_one(Site, submission.site_id, with_for_update=True)  # one intake a site at a time
         earlier = _earlier(session, submission, files)
-        registered = _in_open_batch(session, submission, files)
+        registered = _in_open_batch(session, submission, files) if submission.resumes else set()
         new = [
             found for found in files if found.path not in registered and not _is_known(found, earlier, submission.root)
         ]
@@ -132,6 +133,12 @@ def seal(db: Database, submission: Submission) -> int:
         if batch.sealed_at is None:
             batch.sealed_at = now()
         return batch.id
+
+
+def is_open(db: Database, submission: Submission) -> bool:
+    """Whether a submission of this folder is under way, or was interrupted."""
+    with db.reading() as session:
+        return session.scalar(select(Batch.id).where(*_is_open(submission))) is not None
 
 
 def open_submissions(db: Database) -> list[tuple[int, Submission]]:
@@ -247,8 +254,10 @@ def _add_scans(
 def _plan(new: Sequence[FoundFile], earlier: Earlier, submission: Submission) -> list[_Row]:
     firsts = {sha256: f"{known[0].path} (submitted before)" for sha256, known in earlier.items() if sha256}
     rows = []
-    for found in new:
-        row = _Row(found, secrets.token_hex(16), found.urgent or submission.urgent, found.reason, found.detail)
+    keys = secrets.token_hex(16 * len(new))
+    for number, found in enumerate(new):
+        key = keys[32 * number : 32 * number + 32]
+        row = _Row(found, key, found.urgent or submission.urgent, found.reason, found.detail)
         if found.reason is None and found.sha256 in firsts:
             row.reason, row.detail = Reason.DUPLICATE, f"same content as {printable(firsts[found.sha256])}"
         elif found.sha256:

@@ -24,7 +24,7 @@ from producer import submission
 from workers import images, preprocessing, trained_models
 from workers.scoring import Scorer
 
-IMAGES = int(os.environ.get("BENCH_IMAGES", "480"))
+IMAGES = int(os.environ.get("BENCH_IMAGES", "640"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SAMPLES = Path(home.__file__).parent / "samples"
 
@@ -54,7 +54,7 @@ def system_rate(db: Database, folder: Path) -> float:
     started = time.perf_counter()
     batch = submission.submit(db, folder, site_name="local").batch_id
     while not reading.totals(db, batch).is_done:
-        time.sleep(0.1)
+        time.sleep(0.2)
     seconds = time.perf_counter() - started
     totals = reading.totals(db, batch)
     if totals.failed or totals.found != IMAGES:

@@ -64,7 +64,8 @@ def load(
 
 
 def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
-    """Run N images, (N, S, S) uint8 with 1 <= N <= batch_size. Raises ValueError on other shapes, MemoryError."""
+    """Run N images, (N, S, S) uint8 with 1 <= N <= batch_size. Raises ValueError on other shapes, MemoryError,
+    RuntimeError (the device failed)."""
     count = len(pixels)
     if not 1 <= count <= engine.batch_size or pixels.shape[1:] != (engine.input_size, engine.input_size):
         raise ValueError(f"up to {engine.batch_size} images of {engine.input_size} pixels a side, not {pixels.shape}")
@@ -74,6 +75,8 @@ def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
         scores, last_map, features = (output.numpy()[:count] for output in engine.run(tf.constant(batch)))
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(f"{engine.device}: no room for {engine.batch_size} images") from error
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"{engine.device}: {type(error).__name__}") from error
     return Outputs(scores, last_map, features)
 
 
