@@ -52,5 +52,9 @@ class ModelRefused(Refused):
     """A trained model's folder is incomplete, altered, or not for this version of the code."""
 
 
+class DataRefused(Refused):
+    """Labelled images that nothing can be learned or measured from as they are."""
+
+
 class DecodersUnavailable(NightreadError):
     """No decoder process starts: broken machinery, not a reason to reject a scan."""

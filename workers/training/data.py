@@ -1,117 +1,129 @@
-"""Labelled images from folders, seen as scoring sees them, and split so that no image is on two sides."""
+"""Labelled images from folders or CSVs, seen as scoring sees them, and split so that no image is on two sides."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from db.errors import UnreadableImage
+from db.errors import DataRefused, UnreadableImage
 from workers import images, preprocessing
 from workers.images import Limits
 from workers.preprocessing import Pixels
+from workers.training import listing
+from workers.training.examples import Collection, Example, Examples, Excluded, Facts, Split, draw, gather, take
+from workers.training.listing import Listed
+from workers.training.parting import parted, split, split_of, training_sides, unique
+
+__all__ = [
+    "Collection",
+    "Example",
+    "Examples",
+    "Excluded",
+    "Facts",
+    "Split",
+    "draw",
+    "gather",
+    "load",
+    "parted",
+    "prepared",
+    "read",
+    "split",
+    "split_of",
+    "take",
+    "training_sides",
+    "unique",
+]
 
 LIMITS = Limits(max_bytes=200_000_000, max_pixels=100_000_000, min_side=64)
+# What is looked for comes last, so that with two classes the score is its probability.
+WITHOUT_FINDING = ("normal", "negative", "healthy")
 
 
-class Split(StrEnum):
-    """Which side of an experiment an image is on."""
+def read(
+    data: Sequence[Path],
+    size: int,
+    *,
+    classes: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Collection:
+    """Read labelled images, prepared to size x size as scoring prepares them; `progress(done, of)` after each.
 
-    TRAINING = "training"
-    VALIDATION = "validation"  # picks the epoch, the temperature and the threshold
-    HELD_BACK = "held_back"  # the tenth that never trains and never picks
-
-
-@dataclass(frozen=True)
-class Example:
-    """One labelled image: `label` counts into the classes; `pixels` as `preprocessing.prepare` gives them."""
-
-    path: Path
-    label: int
-    sha256: str
-    pixels: Pixels
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Images side by side: pixels (N, S, S) uint8, labels (N,) int64, paths in the same order."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    paths: tuple[Path, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def split_of(sha256: str) -> Split:
-    """Say which side a file's content hash (hex) puts it on: a tenth held back, a seventh of the rest validates."""
-    number = int(sha256, 16)
-    if number % 10 == 0:
-        return Split.HELD_BACK
-    return Split.VALIDATION if number // 10 % 7 == 0 else Split.TRAINING
-
-
-def load(folders: Sequence[Path], classes: Sequence[str], size: int) -> Iterator[Example]:
-    """Read FOLDER/CLASS/* of every folder and class, prepared to size x size; what cannot be read is left out."""
-    files = [
-        (path, label)
-        for folder in folders
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if path.is_file()
+    Each of `data` is a folder of class folders or a CSV (path,label[,patient][,split]; paths count from the CSV's
+    folder). The classes are those given, else those found, sorted, with "normal", "negative" or "healthy" first.
+    A DICOM file's patient is used where a CSV names none. Unreadable images and classes that were not asked for are
+    recorded in `excluded`. Raises DataRefused for fewer than two classes, a class without an image, and a bad CSV.
+    """
+    found = [entry for path in data for entry in listing.listed(path)]
+    names = tuple(classes) if classes else _classes(data, found)
+    if len(names) < 2:
+        raise DataRefused(f"{_named(data)} has one class ({', '.join(names) or 'none'}); two or more are needed")
+    asked = [entry for entry in found if entry.label in names]
+    foreign = [
+        Excluded(entry.path, f"its class {entry.label!r} was not asked for")
+        for entry in found
+        if entry.label not in names
     ]
+    _require_each(names, Counter(entry.label for entry in asked), _named(data), "images")
+    examples, unreadable = _read_all(asked, names, size, progress)
+    _require_each(names, Counter(names[example.label] for example in examples), _named(data), "readable images")
+    return Collection(names, tuple(examples), (*foreign, *unreadable))
+
+
+def _classes(data: Sequence[Path], found: Sequence[Listed]) -> tuple[str, ...]:
+    """Class folders count even where they are empty: a class without images is refused, not forgotten."""
+    empty = {folder.name for path in data if path.is_dir() for folder in listing.class_folders(path)}
+    names = empty | {entry.label for entry in found}
+    return tuple(sorted(names, key=lambda name: (name.casefold() not in WITHOUT_FINDING, name)))
+
+
+def _require_each(names: Sequence[str], counts: Counter[str], named: str, what: str) -> None:
+    if lacking := [name for name in names if not counts[name]]:
+        raise DataRefused(f"{named}: no {what} of class {', '.join(lacking)} (classes: {', '.join(names)})")
+
+
+def _named(data: Sequence[Path]) -> str:
+    return ", ".join(map(str, data))
+
+
+def _read_all(
+    entries: Sequence[Listed], names: Sequence[str], size: int, progress: Callable[[int, int], None]
+) -> tuple[list[Example], list[Excluded]]:
+    examples: list[Example] = []
+    excluded: list[Excluded] = []
     with ThreadPoolExecutor() as pool:
-        for example in pool.map(lambda file: _load_one(file[0], file[1], size), files):
-            if example is not None:
-                yield example
+        for done, result in enumerate(
+            pool.map(lambda entry: _read_one(entry, names.index(entry.label), size), entries)
+        ):
+            (examples if isinstance(result, Example) else excluded).append(result)  # type: ignore[arg-type]
+            progress(done + 1, len(entries))
+    return examples, excluded
+
+
+def _read_one(entry: Listed, label: int, size: int) -> Example | Excluded:
+    try:
+        content = entry.path.read_bytes()
+        patient = entry.patient or images.tags(content[: images.HEADER_BYTES]).patient_id
+        pixels, facts = _prepared(content, size)
+    except OSError as error:
+        return Excluded(entry.path, f"it may not be read: {error.strerror}")
+    except UnreadableImage as error:
+        return Excluded(entry.path, str(error))
+    return Example(entry.path, label, hashlib.sha256(content).hexdigest(), pixels, patient, entry.wanted, facts)
 
 
 def prepared(content: bytes, size: int) -> Pixels:
     """Pixels of one file's bytes, exactly as scoring makes them. Raises UnreadableImage."""
-    pixels, _ = preprocessing.prepare(images.to_grey8(images.read(content, LIMITS)), size)
-    return pixels
+    return _prepared(content, size)[0]
 
 
-def _load_one(path: Path, label: int, size: int) -> Example | None:
-    content = path.read_bytes()
-    try:
-        return Example(path, label, hashlib.sha256(content).hexdigest(), prepared(content, size))
-    except UnreadableImage:
-        return None
+def _prepared(content: bytes, size: int) -> tuple[Pixels, Facts]:
+    image = images.read(content, LIMITS)
+    pixels, evidence = preprocessing.prepare(images.to_grey8(image), size)
+    return pixels, Facts(len(content), evidence.width, evidence.height, image.source)
 
 
-def split(examples: Iterator[Example] | Sequence[Example]) -> dict[Split, Examples]:
-    """Part examples by content hash; copies of one picture count once, on the most guarded side any of them has.
-
-    Copies are files whose prepared pixels are equal, whatever their bytes. A picture that carries two labels is
-    left out of all sides.
-    """
-    copies: dict[bytes, list[Example]] = {}
-    for example in examples:
-        copies.setdefault(hashlib.sha256(example.pixels.tobytes()).digest(), []).append(example)
-    sides: dict[Split, list[Example]] = {side: [] for side in Split}
-    for group in copies.values():
-        if len({example.label for example in group}) == 1:
-            kept = max(group, key=lambda example: list(Split).index(split_of(example.sha256)))
-            sides[split_of(kept.sha256)].append(kept)
-    return {side: gather(members) for side, members in sides.items()}
-
-
-def draw(examples: Examples, count: int) -> Examples:
-    """Draw up to `count` of them without repeating any; the same ones every time."""
-    chosen = np.random.default_rng(1).permutation(len(examples))[:count]
-    return Examples(examples.pixels[chosen], examples.labels[chosen], tuple(examples.paths[index] for index in chosen))
-
-
-def gather(examples: Sequence[Example]) -> Examples:
-    """Put examples side by side."""
-    return Examples(
-        np.stack([example.pixels for example in examples]) if examples else np.empty((0, 0, 0), np.uint8),
-        np.array([example.label for example in examples], np.int64),
-        tuple(example.path for example in examples),
-    )
+def load(folders: Sequence[Path], classes: Sequence[str], size: int) -> Iterator[Example]:
+    """Read FOLDER/CLASS/* of every folder and class; what cannot be read is left out."""
+    entries = [entry for folder in folders for entry in listing.listed(folder) if entry.label in classes]
+    yield from _read_all(entries, classes, size, lambda done, of: None)[0]
