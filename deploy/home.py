@@ -10,8 +10,9 @@ from pathlib import Path
 from db import migrate
 from db.errors import Refused, Unknown
 from db.settings import Settings
-from db.store import intake, models, people
+from db.store import models, people
 from db.store.connection import Database
+from db.store.sites import add_site, every_site
 from db.words import Role
 from deploy.queue_server import private_folder
 from webui import passwords
@@ -41,8 +42,8 @@ def make_ready(db: Database) -> Ready:
     with locked(db.config.home / "init.lock"):
         if not migrate.is_current(db):
             migrate.upgrade(db)
-        if SITE not in {site.name for site in intake.sites(db)}:
-            intake.add_site(db, SITE, by=BY)
+        if SITE not in {site.name for site in every_site(db)}:
+            add_site(db, SITE, by=BY)
         label = _ship_model(db, trained_models.SHIPPED)
         return Ready(_passwords_file(db.config), label, _first_users(db))
 
@@ -110,7 +111,7 @@ def _first_users(db: Database) -> dict[str, str]:
         return {}
     planned = dict(line.split() for line in file.read_text().splitlines())
     made = {name: planned[name] for name in FIRST_USERS if name in planned and name not in known}
-    sites = {site.id for site in intake.sites(db)}
+    sites = {site.id for site in every_site(db)}
     for name, password in made.items():
         role = FIRST_USERS[name]
         hashed = passwords.hash_password(password)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from db.errors import QueueUnreachable
-from db.store import intake, reading, scoring
+from db.store import reading, scoring, sites
 from db.store.connection import database
 from db.store.reading import printable
 from db.words import Exit
@@ -35,7 +35,7 @@ def site() -> None:
 @JSON
 def add_site(name: str, time_zone: str, is_json: bool) -> None:
     """Register a screening centre."""
-    intake.add_site(database(), name, time_zone=time_zone, by=operator())
+    sites.add_site(database(), name, time_zone=time_zone, by=operator())
     reports.print_json({"site": name}) if is_json else click.echo(f"site {name!r} is registered")
 
 
@@ -43,7 +43,7 @@ def add_site(name: str, time_zone: str, is_json: bool) -> None:
 @JSON
 def list_sites(is_json: bool) -> None:
     """The registered screening centres."""
-    known = intake.sites(database())
+    known = sites.every_site(database())
     if is_json:
         reports.print_json([{"site": one.name, "time_zone": one.time_zone} for one in known])
         return
@@ -65,7 +65,7 @@ def submit(
     """Register every scan below FOLDER for screening. The same folder again gives the same batch."""
     db = database()
     if dry_run:
-        intake.site_named(db, site_name)
+        sites.site_named(db, site_name)
         return _print_preview(folder, manifest, is_json=is_json)
     with progress.counting("files found:") as show:
         done = submission.submit(db, folder, site_name=site_name, urgent=urgent, manifest=manifest, progress=show)

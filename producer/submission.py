@@ -11,6 +11,7 @@ from db.settings import Settings
 from db.store import intake, models
 from db.store.connection import Database
 from db.store.intake import FoundFile, Page, Submission
+from db.store.sites import site_named
 from producer.intake import find_files
 from producer.manifest import Manifest
 from workers import queue
@@ -43,7 +44,7 @@ def submit(
     """Register every file below `folder` and seal the batch; the same folder again, unchanged, gives the same
     batch. Interrupted at any moment it loses nothing: submitting or resuming goes on.
     Raises Unknown (site), Refused (folder outside the roots), RootUnavailable, click.BadParameter (manifest)."""
-    site = intake.site_named(db, site_name)
+    site = site_named(db, site_name)
     root = _allowed(folder, db.config)
     submission = Submission(
         site_id=site.id,

@@ -18,8 +18,9 @@ from sqlalchemy import create_engine, text
 
 from db.migrate import upgrade
 from db.settings import Settings, settings
-from db.store import intake, models
+from db.store import models
 from db.store.connection import connect, database
+from db.store.sites import add_site
 from deploy import queue_server as server
 
 STUB = models.Registration(
@@ -145,7 +146,7 @@ def db(request):
 def _fill(config):
     db = connect(config)
     upgrade(db)
-    intake.add_site(db, "local", by="test")
+    add_site(db, "local", by="test")
     models.activate(db, models.register(db, STUB, by="test"), why="a test", by="test")
     db.engine.dispose()
 

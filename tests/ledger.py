@@ -7,6 +7,7 @@ from sqlalchemy import update
 from db.schema import Chunk
 from db.store import intake, models, scoring
 from db.store.intake import FoundFile, Submission
+from db.store.sites import site_named
 
 LEASE = 30.0
 
@@ -22,7 +23,7 @@ def folder(count, prefix="scan"):
 
 
 def submission(db, root="/night", **more):
-    site = intake.site_named(db, "local")
+    site = site_named(db, "local")
     return Submission(site.id, models.active(db).id, root, **{"chunk_size": 4, **more})
 
 

@@ -20,6 +20,7 @@ from db.schema import AuditEvent, Scan
 from db.settings import Settings
 from db.store import intake, models, people, scoring
 from db.store.connection import connect
+from db.store.sites import add_site, every_site
 from db.words import Cause, Reason, Role
 from webui import create_app, passwords
 from workers.preprocessing import prepare
@@ -61,8 +62,8 @@ class ReadingRoom:
         self.app.extensions["nightread"].engine.dispose()
 
     def site(self, name: str) -> int:
-        known = {site.name: site.id for site in intake.sites(self.db)}
-        return known[name] if name in known else intake.add_site(self.db, name, by="test")
+        known = {site.name: site.id for site in every_site(self.db)}
+        return known[name] if name in known else add_site(self.db, name, by="test")
 
     def user(self, name: str = "dr-a", *, role: Role = Role.READER, sites: Sequence[str] = ("local",)) -> str:
         site_ids = {self.site(site) for site in sites}

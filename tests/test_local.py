@@ -15,8 +15,9 @@ from sqlalchemy import delete
 from db.errors import Refused
 from db.schema import User, UserSite
 from db.settings import Settings
-from db.store import intake, models, people
+from db.store import models, people
 from db.store.connection import connect
+from db.store.sites import every_site, site_named
 from db.words import Role
 from deploy import home as homes
 from deploy import local, queue_server
@@ -108,7 +109,7 @@ def test_a_home_is_made_from_nothing(fresh, shipped):
     folder = fresh.config.home
     assert mode(folder) == 0o700
     assert mode(ready.passwords_file) == 0o600
-    assert [site.name for site in intake.sites(fresh)] == ["local"]
+    assert [site.name for site in every_site(fresh)] == ["local"]
     assert models.active(fresh).label == "small 1"
     assert models.active(fresh).threshold == 0.25
     assert {user.name: user.role for user in people.users(fresh)} == {"admin": Role.ADMIN, "reader": Role.READER}
@@ -127,7 +128,7 @@ def test_the_first_passwords_are_told_once_kept_on_file_and_work(fresh, shipped)
 def test_the_reader_of_a_new_home_may_open_its_site(fresh, shipped):
     homes.make_ready(fresh)
 
-    assert people.user_named(fresh, "reader").site_ids == {intake.site_named(fresh, "local").id}
+    assert people.user_named(fresh, "reader").site_ids == {site_named(fresh, "local").id}
 
 
 def test_making_a_home_works_twice(fresh, shipped):

@@ -13,8 +13,9 @@ from db import migrate
 from db.errors import DatabaseUnreachable, Unknown
 from db.schema import Base
 from db.settings import Settings
-from db.store import audit, intake, models, reading
+from db.store import audit, models, reading
 from db.store.connection import connect
+from db.store.sites import add_site, site_named
 
 
 def tables(db):
@@ -61,9 +62,9 @@ def test_a_database_made_anew_after_going_back_works(db):
     migrate.downgrade(db, "base")
     migrate.upgrade(db)
 
-    site = intake.add_site(db, "again", by="test")
+    site = add_site(db, "again", by="test")
 
-    assert intake.site_named(db, "again").id == site
+    assert site_named(db, "again").id == site
     with pytest.raises(Unknown, match="no trained model"):
         models.active(db)
 

@@ -10,6 +10,7 @@ from db.settings import Settings
 from db.store import intake, models
 from db.store.connection import connect
 from db.store.intake import FoundFile, Submission
+from db.store.sites import site_named
 from workers import queue, sweep
 
 
@@ -51,7 +52,7 @@ def test_a_queue_that_is_away_says_so_without_its_address(tmp_path):
 
 def test_after_a_wiped_queue_the_sweep_rings_again_for_what_waits(home, queue_server, raw):
     db = connect(home)
-    what = Submission(intake.site_named(db, "local").id, models.active(db).id, "/night", chunk_size=2)
+    what = Submission(site_named(db, "local").id, models.active(db).id, "/night", chunk_size=2)
     intake.add_page(db, what, [FoundFile(f"{n}.png", 1, f"{n:064d}") for n in range(5)])
     sweep.sweep(db)
     assert raw.llen(queue.QUEUE) == 3

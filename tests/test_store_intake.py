@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from db.errors import Refused, Unknown
 from db.schema import Chunk, Outcome, Scan
 from db.store import intake, models, reading, scoring
+from db.store.sites import add_site, site_named
 from db.words import Reason
 
 
@@ -100,7 +101,7 @@ def test_the_same_content_in_another_folder_is_a_duplicate(db):
 
 def test_the_same_content_from_another_site_is_no_duplicate(db):
     submitted(db, [found("a.png", "same")])
-    elsewhere = intake.add_site(db, "elsewhere", by="test")
+    elsewhere = add_site(db, "elsewhere", by="test")
     what = intake.Submission(elsewhere, models.active(db).id, "/night")
 
     page = intake.add_page(db, what, [found("a.png", "same")])
@@ -188,16 +189,16 @@ def test_the_totals_always_add_up(db):
 
 
 def test_an_unknown_site_is_refused_with_the_nearest_names(db):
-    intake.add_site(db, "Springfield General", by="test")
+    add_site(db, "Springfield General", by="test")
 
     with pytest.raises(Unknown, match="Springfield General"):
-        intake.site_named(db, "Springfeld General")
+        site_named(db, "Springfeld General")
 
 
 @pytest.mark.parametrize("name", ["local", "", "   "])
 def test_a_site_needs_a_name_of_its_own(db, name):
     with pytest.raises(Refused):
-        intake.add_site(db, name, by="test")
+        add_site(db, name, by="test")
 
 
 def test_a_second_outcome_for_the_same_scan_is_impossible(db):

@@ -9,7 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import Refused, Unknown
-from db.store import audit, intake, people, reading
+from db.store import audit, people, reading
+from db.store.sites import add_site, every_site, site_named
 from db.words import Role, Verdict
 
 IDLE, LONGEST = timedelta(minutes=15), timedelta(hours=12)
@@ -21,7 +22,7 @@ def session_user(db, token="t" * 64):
 
 @pytest.fixture
 def reader(db):
-    site = intake.site_named(db, "local").id
+    site = site_named(db, "local").id
     people.add_user(db, "rosa", role=Role.READER, password_hash="hash", site_ids={site}, by="test")
     return people.user_named(db, "rosa")
 
@@ -48,11 +49,11 @@ def alter(db, *statements):
 
 
 def test_a_reader_sees_the_sites_given_to_them_and_an_admin_every_one(db, reader):
-    intake.add_site(db, "elsewhere", by="test")
+    add_site(db, "elsewhere", by="test")
     people.add_user(db, "ada", role=Role.ADMIN, password_hash="hash", site_ids=set(), by="test")
 
-    assert reader.site_ids == {intake.site_named(db, "local").id}
-    assert people.user_named(db, "ada").site_ids == {site.id for site in intake.sites(db)}
+    assert reader.site_ids == {site_named(db, "local").id}
+    assert people.user_named(db, "ada").site_ids == {site.id for site in every_site(db)}
 
 
 def test_a_name_belongs_to_one_user(db, reader):

@@ -11,8 +11,9 @@ import pytest
 from conftest import STUB
 
 from db.files import derived_path
-from db.store import intake, models, reading, scoring
+from db.store import models, reading, scoring
 from db.store.connection import connect
+from db.store.sites import every_site
 from db.words import Cause, Kind, Reason
 from producer import submission
 from workers import gate, tasks, trained_models
@@ -358,5 +359,5 @@ def test_the_shipped_model_scores_and_explains_a_shipped_sample(home, decoders, 
 
     (line,) = reading.report_lines(db, batch)
     assert (line.outcome, line.engine, line.precision) == (Kind.SCORED, "tensorflow", "float32")
-    assert intake.sites(db)
+    assert every_site(db)
     assert len(list(home.derived.rglob("*.heat.png"))) == 1

@@ -9,8 +9,9 @@ import click
 from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
-from db.store import intake, people
+from db.store import people
 from db.store.connection import database
+from db.store.sites import every_site, site_named
 from db.words import Role
 from webui import passwords
 from webui.serve import serve
@@ -42,7 +43,7 @@ def user() -> None:
 def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) -> None:
     """Register somebody; a made password is printed once."""
     db, name = database(), _fit(name)
-    site_ids = {intake.site_named(db, site).id for site in sites}
+    site_ids = {site_named(db, site).id for site in sites}
     password = _password(name, ask=ask)
     hashed = passwords.hash_password(password)
     people.add_user(db, name, role=Role(role), password_hash=hashed, site_ids=site_ids, by=_operator())
@@ -57,7 +58,7 @@ def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) 
 def list_users(as_json: bool) -> None:
     """Everybody, with role, sites and whether they may sign in."""
     db = database()
-    names = {site.id: site.name for site in intake.sites(db)}
+    names = {site.id: site.name for site in every_site(db)}
     rows: list[dict[str, Any]] = [
         {
             "user": each.name,
@@ -82,7 +83,7 @@ def list_users(as_json: bool) -> None:
 def grant(name: str, sites: tuple[str, ...], as_json: bool) -> None:
     """Let a reader open the scans of more sites."""
     db = database()
-    known, found = people.user_named(db, name), [intake.site_named(db, site) for site in sites]
+    known, found = people.user_named(db, name), [site_named(db, site) for site in sites]
     for site in found:
         people.give_site(db, known.id, site.id, by=_operator())
     _tell({"user": name, "sites": list(sites)}, as_json, f"{name} may open the scans of {', '.join(sites)}")

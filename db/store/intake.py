@@ -1,18 +1,14 @@
-"""Sites, batches and the scans found in a folder."""
+"""Batches and the scans found in a folder."""
 
-import difflib
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Table, exists, insert, select
 from sqlalchemy.orm import Session
 
-from db.errors import Refused, Unknown
 from db.schema import Batch, Chunk, Outcome, Scan, Site
-from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.reading import printable
 from db.words import Kind, Reason
@@ -60,43 +56,6 @@ class Page:
     added: int = 0
     known: int = 0
     chunks: int = 0
-
-
-@dataclass(frozen=True)
-class SiteView:
-    id: int
-    name: str
-    time_zone: str
-    created_at: datetime
-
-
-def add_site(db: Database, name: str, *, time_zone: str = "UTC", by: str) -> int:
-    """Register a screening centre. Raises Refused when the name is taken or empty."""
-    with db.writing() as session:
-        if not name.strip() or session.scalar(select(Site.id).where(Site.name == name)) is not None:
-            raise Refused(f"site {name!r} exists already" if name.strip() else "a site needs a name")
-        site = Site(name=name, time_zone=time_zone, created_at=now())
-        session.add(site)
-        session.flush()
-        record(session, by, "site_added", f"site {site.id}", {"name": name})
-        return site.id
-
-
-def sites(db: Database) -> list[SiteView]:
-    """Every site, by name."""
-    with db.reading() as session:
-        rows = session.scalars(select(Site).order_by(Site.name))
-        return [SiteView(site.id, site.name, site.time_zone, site.created_at) for site in rows]
-
-
-def site_named(db: Database, name: str) -> SiteView:
-    """The site of that name. Raises Unknown with the nearest names: a typo does not make a site."""
-    known = {site.name: site for site in sites(db)}
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)[:3]
-    advice = f"did you mean {' or '.join(map(repr, near))}?" if near else "there is none yet."
-    raise Unknown(f"no site {name!r}: {advice} `nightread site add NAME` registers a new one")
 
 
 def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -> Page:
