@@ -14,6 +14,7 @@ from workers.training import gate
 
 SIZE = 32
 LAYERS = ("early", "late")
+LAYER_NAMES = ("late", LAYERS)  # the last map; what the gate looks at
 
 
 def small_design(include_top, weights, input_tensor=None):
@@ -26,7 +27,7 @@ def small_design(include_top, weights, input_tensor=None):
 
 def offer_small(monkeypatch):
     """Add the small architecture to the table."""
-    designs = {**networks.ARCHITECTURES, "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), SIZE)}
+    designs = {**networks.ARCHITECTURES, "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), SIZE, *LAYER_NAMES)}
     monkeypatch.setattr(networks, "ARCHITECTURES", designs)
 
 

@@ -145,3 +145,14 @@ def test_network_and_loop_code_names_no_backend(path):
 
 def test_both_heads_are_offered():
     assert set(HEADS) == {"pooled256", "flatten256"}
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_weights_saved_by_one_build_fit_another(architecture):
+    first, again = (networks.fold(networks.build(architecture, "pooled256", 2, input_size=96)) for _ in range(2))
+
+    networks.assign(again, networks.named_weights(first))
+
+    design = networks.ARCHITECTURES[architecture]
+    assert {design.map_layer, *design.gate_layers} <= {layer.name for layer in first.layers}
+    assert first.get_layer(design.map_layer).output is first.get_layer("pooled").input

@@ -5,6 +5,8 @@ the architecture's own scaling live inside it. It ends in `scores`: one sigmoid 
 probability of the second; a softmax over more.
 """
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,23 @@ Weights = dict[str, NDArray[np.float32]]  # "layer/weight" -> values
 
 @dataclass(frozen=True)
 class Architecture:
-    """An untrained design: `constructor(include_top, weights, input_tensor)`; pixels become x * scale + offset."""
+    """An untrained design: `constructor(include_top, weights, input_tensor)`; pixels become x * scale + offset.
+
+    `map_layer` names the last convolutional map; `gate_layers` those whose means tell a chest X-ray from other
+    pictures: early and middle ones, because the last knows only what the classes need.
+    """
 
     constructor: Callable[..., keras.Model]
     scale: float
     offset: tuple[float, float, float]
     input_size: int
+    map_layer: str
+    gate_layers: tuple[str, ...]
 
+
+_COUNTED = re.compile(
+    r"(conv2d|batch_normalization|activation|add|average_pooling2d|max_pooling2d|concatenate)(_\d+)?$"
+)
 
 # keras.applications' `caffe` mode: BGR minus the ImageNet means; `tf` mode: -1..1.
 CAFFE = (1.0, (-103.939, -116.779, -123.68))
@@ -35,10 +47,34 @@ SIGNED = (1 / 127.5, (-1.0, -1.0, -1.0))
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
-        "resnet50": Architecture(keras.applications.ResNet50, *CAFFE, input_size=224),
-        "vgg19": Architecture(keras.applications.VGG19, *CAFFE, input_size=224),
-        "inception_v3": Architecture(keras.applications.InceptionV3, *SIGNED, input_size=299),
-        "xception": Architecture(keras.applications.Xception, *SIGNED, input_size=299),
+        "resnet50": Architecture(
+            keras.applications.ResNet50,
+            *CAFFE,
+            input_size=224,
+            map_layer="conv5_block3_out",
+            gate_layers=("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
+        ),
+        "vgg19": Architecture(
+            keras.applications.VGG19,
+            *CAFFE,
+            input_size=224,
+            map_layer="block5_pool",
+            gate_layers=("block2_pool", "block3_pool", "block4_pool"),
+        ),
+        "inception_v3": Architecture(
+            keras.applications.InceptionV3,
+            *SIGNED,
+            input_size=299,
+            map_layer="mixed10",
+            gate_layers=("mixed1", "mixed4", "mixed7"),
+        ),
+        "xception": Architecture(
+            keras.applications.Xception,
+            *SIGNED,
+            input_size=299,
+            map_layer="block14_sepconv2_act",
+            gate_layers=("block3_sepconv2_bn", "block8_sepconv3_bn", "block13_sepconv2_bn"),
+        ),
     }
 )
 
@@ -81,7 +117,7 @@ def build(
     pixels = keras.Input((size, size, 1), dtype="uint8", name="pixels")
     colours = keras.layers.Concatenate(name="channels")([pixels, pixels, pixels])
     scaled = keras.layers.Rescaling(design.scale, offset=list(design.offset), name="scaling")(colours)
-    base = design.constructor(include_top=False, weights=None, input_tensor=scaled)
+    base = _steadily_named(design.constructor(include_top=False, weights=None, input_tensor=scaled))
     if base_weights is not None:
         _load_base(base, design, base_weights)
     hidden = HEADS[head](base.output)
@@ -94,9 +130,21 @@ def build(
 
 def _load_base(base: keras.Model, design: Architecture, path: Path) -> None:
     """Fill the base from a file written for the plain network, without our input layers in front."""
-    donor = design.constructor(include_top=False, weights=None)
+    donor = _steadily_named(design.constructor(include_top=False, weights=None))
     donor.load_weights(str(path))
     assign(base, named_weights(donor))
+
+
+def _steadily_named(base: keras.Model) -> keras.Model:
+    """Number the layers that Keras named by a count of the whole process (`conv2d_188`), so that weights saved by
+    one process fit the network built by another."""
+    seen: Counter[str] = Counter()
+    for layer in base.layers:
+        kind = _COUNTED.match(layer.name)
+        if kind and not isinstance(layer, keras.layers.InputLayer):
+            seen[kind[1]] += 1
+            layer.name = f"{kind[1]}_{seen[kind[1]]}"
+    return base
 
 
 def fold(model: keras.Model) -> keras.Model:

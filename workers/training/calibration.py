@@ -5,21 +5,25 @@ from numpy.typing import NDArray
 
 from workers.networks import Weights
 
+COLDEST, HOTTEST = 0.5, 5.0
 
-def fit_temperature(right_log_odds: NDArray[np.float64]) -> float:
+
+def fit_temperature(class_scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Find the temperature, 0.5 to 5, with the least cross-entropy.
 
-    Takes log-odds (N,) of each image's true class; with two classes that is the logit with the truth's sign.
+    Takes class scores (N, C) that sum to 1 and true classes (N,). With few images, or an order without a mistake,
+    any sharpening would look better than it is: then nothing is sharpened.
     """
-    candidates = np.geomspace(0.5, 5, 200)
-    losses = [np.logaddexp(0, -right_log_odds / temperature).mean() for temperature in candidates]
-    return float(candidates[int(np.argmin(losses))])
+    candidates = np.geomspace(COLDEST, HOTTEST, 200)
+    logits = np.log(np.clip(class_scores.astype(np.float64), 1e-7, 1))
+    losses = [_cross_entropy(logits / temperature, labels) for temperature in candidates]
+    fitted = float(candidates[int(np.argmin(losses))])
+    return max(fitted, 1.0) if losses[0] == min(losses) else fitted
 
 
-def log_odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Log-odds of probabilities, kept finite."""
-    kept = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
-    return np.log(kept / (1 - kept))
+def _cross_entropy(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    right = logits[np.arange(len(labels)), labels]
+    return float((np.logaddexp.reduce(logits, axis=1) - right).mean())
 
 
 def cool(weights: Weights, temperature: float) -> Weights:
