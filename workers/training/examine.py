@@ -1,14 +1,14 @@
-"""Measure a trained model on images that decided nothing about it, and write what comes out into its report.
+"""Measure the model that ships on other sources than its own, and write what comes out into its report.
 
     python -m workers.training.examine FOLDER DATA
 
-DATA holds `manifest.csv` (path, label, source) and its images. The held-back tenth of `cxr`, the originals of
-`incoming`, children's chests, CT slices and photographs are looked at once, after everything has been fitted.
+DATA holds `manifest.csv` (path, label, source) and its images: originals of `incoming`, children's chests, CT slices
+and photographs, looked at once, after everything has been fitted. `nightread train` wrote the rest of the report.
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ from workers import gate, trained_models, weights
 from workers.preprocessing import Pixels
 from workers.trained_models import TrainedModel
 from workers.training import data, metrics, ship
-from workers.training.data import Examples, Split
+from workers.training.data import Examples
 
-FRAME = 0.12  # of each side: what counts as the outer frame of a picture
 LIMITS = [
     "Trained on one public collection whose COVID-19 and normal images come from different hospitals: part of what "
     "tells them apart here will not at another site. Measure on your own images before relying on a threshold.",
@@ -44,10 +43,8 @@ def main(folder: Path, root: Path, photographs: Path | None) -> None:
     """Measure FOLDER's trained model on the unseen images of ROOT; write them into its report.json."""
     examiner = Examiner(folder, root)
     report = trained_models.read_report(folder) | {
-        "held_back": examiner.held_back(),
         "sources": examiner.incoming(),
         "children": examiner.children(),
-        "shortcuts": examiner.shortcuts(),
         "limits": LIMITS,
     }
     report["gate"] |= {"refused": examiner.refused(photographs)}
@@ -64,20 +61,8 @@ class Examiner:
         self.values = weights.read(folder, self.model)
         self.fit = gate.Fit(**weights.unpack(weights.read_arrays(folder, self.model.gate.parameters)))
         self.threshold = trained_models.recommended_threshold(folder).value
-        every = data.load([root / "cxr"], self.model.classes, self.model.input_size)
-        self.unseen: Examples = data.split(every)[Split.HELD_BACK]
         with (root / "manifest.csv").open(newline="") as lines:
             self.manifest = list(csv.DictReader(lines))
-        self.truth = ship.truth(self.model, self.unseen)
-
-    def held_back(self) -> dict[str, Any]:
-        """The tenth of the training collection that never trained."""
-        scores, distances = self.run(self.unseen.pixels)
-        return {
-            "images": len(scores),
-            **self._figures(self.truth, scores),
-            "refused_by_gate": asdict(self._refused(distances)),
-        }
 
     def incoming(self) -> dict[str, Any]:
         """Originals of other sources: COVID-19 against the rest, then each source's rate of flags."""
@@ -101,18 +86,6 @@ class Examiner:
             refused = asdict(self._refused(distances))
             result[label] = {"flagged": self._flagged(scores), "refused_by_gate": refused}
         return result
-
-    def shortcuts(self) -> dict[str, Any]:
-        """AUC on unseen images of which the model sees the outer frame alone, all but it, or a mirrored copy."""
-        changes: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-            "outer frame alone": lambda pixels: _framed(pixels, inside=False),
-            "without the outer frame": lambda pixels: _framed(pixels, inside=True),
-            "mirrored": lambda pixels: pixels[:, :, ::-1],
-        }
-        return {
-            name: asdict(metrics.auc(self.truth, self.run(change(self.unseen.pixels))[0]))
-            for name, change in changes.items()
-        }
 
     def refused(self, photographs: Path | None) -> dict[str, Any]:
         """Shares that the gate refuses."""
@@ -155,14 +128,6 @@ class Examiner:
 
 def _stacked(pictures: Iterable[Pixels | None]) -> NDArray[np.uint8]:
     return np.stack([picture for picture in pictures if picture is not None])
-
-
-def _framed(pixels: NDArray[np.uint8], *, inside: bool) -> NDArray[np.uint8]:
-    """Keep only what is inside (or outside) the frame; the rest becomes mid grey."""
-    width = round(pixels.shape[1] * FRAME)
-    kept = np.zeros(pixels.shape[1:], bool)
-    kept[width:-width, width:-width] = True
-    return np.where(kept == inside, pixels, np.uint8(128))
 
 
 if __name__ == "__main__":

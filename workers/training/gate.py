@@ -5,6 +5,17 @@ from numpy.typing import NDArray
 
 from workers.gate import Fit, distances
 
+MOST_COMPONENTS = 64
+REFUSED = 0.005  # share of validation chest X-rays beyond the limit, before the margin
+MARGIN = 1.1  # for chest X-rays of sites that training did not see
+# With fewer validation images the limit is a guess from the furthest of them, and generous.
+ENOUGH, GENEROUS = 200, 1.6
+
+
+def components(images: int) -> int:
+    """How many directions so many images can support."""
+    return max(1, min(MOST_COMPONENTS, images // 10))
+
 
 def fit(features: NDArray[np.float32], components: int) -> Fit:
     """Fit centre, spread and main directions to chest X-rays' pooled features (N, F), N > components."""
@@ -19,6 +30,16 @@ def fit(features: NDArray[np.float32], components: int) -> Fit:
     return Fit(mean, spread, kept, variances[:components].astype(np.float32), residual)
 
 
-def limit(fitted: Fit, validation: NDArray[np.float32], refused: float, margin: float) -> float:
-    """Give the distance that a share `refused` of validation chest X-rays passes, times a margin for new sites."""
-    return float(np.quantile(distances(fitted, validation), 1 - refused) * margin)
+def limit(fitted: Fit, validation: NDArray[np.float32]) -> float:
+    """Give the distance above which a picture is no chest X-ray, from validation chest X-rays' features."""
+    found = distances(fitted, validation)
+    if len(found) < ENOUGH:
+        return float(found.max() * GENEROUS)
+    return float(np.quantile(found, 1 - REFUSED) * MARGIN)
+
+
+def why(images: int) -> str:
+    """Where the limit comes from, in words."""
+    if images < ENOUGH:
+        return f"{GENEROUS} times the furthest of {images} validation images: too few to say how many it would refuse"
+    return f"{MARGIN} times the distance that {REFUSED:.1%} of {images} validation images pass"
