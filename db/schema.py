@@ -131,6 +131,17 @@ class Activation(Base):
     at: Mapped[datetime]
 
 
+class Retirement(Base):
+    """A trained model that no new batch may run with any more; batches that started with it finish."""
+
+    __tablename__ = "retirements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), unique=True)
+    why: Mapped[str] = mapped_column(Text)
+    by: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime]
+
+
 class Batch(Base):
     """One submission of a folder by a site; sealed once every file of the folder is registered."""
 
@@ -224,7 +235,8 @@ class Outcome(Base):
             name="exactly_one_kind",
         ),
         Index(
-            "ix_outcomes_flagged",
+            "ix_outcomes_flagged",  # a worklist is one trained model's
+            "trained_model_id",
             "score",
             "scan_id",
             sqlite_where=text("flagged"),

@@ -70,6 +70,14 @@ class ReadingRoom:
         people.add_user(self.db, name, role=role, password_hash=hashed(), site_ids=site_ids, by="test")
         return name
 
+    def newer_model(self, version: str = "2") -> int:
+        """Another trained model, active from now on; its id."""
+        known = vars(models.active(self.db)) | {"version": version, "threshold_why": "a test"}
+        fields = models.Registration.__dataclass_fields__
+        newer = models.register(self.db, models.Registration(**{name: known[name] for name in fields}), by="test")
+        models.activate(self.db, newer, why="a test", by="test")
+        return newer
+
     def night(self, *found: Found, site: str = "local", root: str = "/nights/monday", pictures: bool = False) -> int:
         """Submit and screen these files; the batch's id."""
         model = models.active(self.db)

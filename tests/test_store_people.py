@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import Refused, Unknown
-from db.store import audit, people, reading
+from db.store import audit, models, people, worklist
 from db.store.sites import add_site, every_site, site_named
 from db.words import Role, Verdict
 
@@ -116,7 +116,8 @@ def test_a_review_is_appended_and_an_earlier_one_stays(db, reader, flagged):
         ("dismiss", ""),
         ("unsure", "ask a colleague"),
     ]
-    assert reading.unread(db, site_ids=set(reader.site_ids)) == 0
+    model = models.active(db).id
+    assert worklist.unread(db, site_ids=set(reader.site_ids), model_id=model) == 0
 
 
 @pytest.mark.parametrize("table", ["reviews", "audit_events", "thresholds", "activations"])

@@ -5,7 +5,7 @@ from ledger import claim, complete, folder, scored, submitted
 from sqlalchemy import select
 
 from db.schema import AuditEvent, Outcome
-from db.store import models, people, reading, scoring
+from db.store import models, people, reading, scoring, worklist
 from db.words import Cause, Reason, Role, Verdict
 
 
@@ -41,8 +41,7 @@ def test_retrying_a_batch_without_failures_does_nothing(db):
 
 def test_a_batch_finishes_with_the_model_it_started_with(db):
     batch = submitted(db, folder(1))
-    newer = models.register(db, models.Registration(**{**vars(STUB), "version": "2"}), by="test")
-    models.activate(db, newer, why="better", by="test")
+    newer = newer_model(db)
 
     assert claim(db) is None
     assert scoring.most_urgent_model(db) != newer
@@ -52,8 +51,7 @@ def test_a_batch_finishes_with_the_model_it_started_with(db):
 def test_the_same_files_under_a_new_model_are_a_new_batch(db):
     first = submitted(db, folder(2))
     complete(db, claim(db))
-    newer = models.register(db, models.Registration(**{**vars(STUB), "version": "2"}), by="test")
-    models.activate(db, newer, why="better", by="test")
+    newer_model(db)
 
     second = submitted(db, folder(2))
 
@@ -68,18 +66,55 @@ def test_the_worklist_is_worst_first_in_pages_and_loses_what_was_read(db):
     held = claim(db)
     scores = [0.6, 0.9, 0.2, 0.7, 0.9, 0.5]
     scoring.complete_chunk(db, held, [scored(scan, score) for scan, score in zip(held.scans, scores, strict=True)])
-    sites = {1}
+    mine = {"site_ids": {1}, "model_id": models.active(db).id}
 
-    first = reading.worklist(db, site_ids=sites, limit=2)
-    second = reading.worklist(db, site_ids=sites, limit=9, after=(first[-1].score, first[-1].scan_id))
+    first = worklist.page(db, **mine, limit=2)
+    second = worklist.page(db, **mine, limit=9, after=(first[-1].score, first[-1].scan_id))
 
     assert [item.score for item in [*first, *second]] == [0.9, 0.9, 0.7, 0.6, 0.5]
-    assert reading.unread(db, site_ids=sites) == 5
-    people.add_user(db, "r", role=Role.READER, password_hash="x", site_ids=sites, by="test")
+    assert worklist.unread(db, **mine) == 5
+    people.add_user(db, "r", role=Role.READER, password_hash="x", site_ids={1}, by="test")
     reader = people.user_named(db, "r")
     people.add_review(db, first[0].scan_id, reader=reader, verdict=Verdict.CONFIRM, note="")
-    assert reading.unread(db, site_ids=sites) == 4
-    assert reading.worklist(db, site_ids=set()) == []
+    assert worklist.unread(db, **mine) == 4
+    assert worklist.page(db, **{**mine, "site_ids": set()}) == []
+
+
+def newer_model(db, version="2"):
+    """Another trained model, active from now on; its id."""
+    newer = models.register(db, models.Registration(**{**vars(STUB), "version": version}), by="test")
+    models.activate(db, newer, why="better", by="test")
+    return newer
+
+
+def test_scores_of_two_models_never_share_a_list(db):
+    first = models.active(db).id
+    submitted(db, folder(3))
+    complete(db, claim(db), 0.9)
+    second = newer_model(db)
+    submitted(db, folder(2), root="/next")
+    complete(db, claim(db), 0.8)
+
+    to_read = worklist.models_to_read(db, site_ids={1})
+
+    assert [(one.model_id, one.label, one.unread) for one in to_read] == [(second, "stub 2", 2), (first, "stub 1", 3)]
+    for model_id, score, count in ((first, 0.9, 3), (second, 0.8, 2)):
+        listed = worklist.page(db, site_ids={1}, model_id=model_id)
+        assert [item.score for item in listed] == [score] * count
+        assert worklist.unread(db, site_ids={1}, model_id=model_id) == count
+
+
+def test_where_the_active_model_flagged_nothing_the_one_with_the_newest_batch_comes_first(db):
+    older = models.active(db).id
+    submitted(db, folder(1))
+    complete(db, claim(db))
+    newer = newer_model(db)
+    submitted(db, folder(1), root="/next")
+    complete(db, claim(db))
+    newer_model(db, "3")
+
+    assert [one.model_id for one in worklist.models_to_read(db, site_ids={1})] == [newer, older]
+    assert worklist.models_to_read(db, site_ids=set()) == []
 
 
 def test_a_worker_is_alive_while_its_heart_beats(db):

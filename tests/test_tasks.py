@@ -11,7 +11,7 @@ import pytest
 from conftest import STUB
 
 from db.files import derived_path
-from db.store import models, reading, scoring
+from db.store import models, reading, scoring, worklist
 from db.store.connection import connect
 from db.store.sites import every_site
 from db.words import Cause, Kind, Reason
@@ -156,7 +156,7 @@ def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_kee
 
     night.work()
 
-    kept = [item.key for item in reading.worklist(night.db, site_ids={1})]
+    kept = [item.key for item in worklist.page(night.db, site_ids={1}, model_id=night.model.id)]
     assert len(kept) == 1
     copy = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "image")), cv2.IMREAD_UNCHANGED)
     heat = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "heat")), cv2.IMREAD_UNCHANGED)

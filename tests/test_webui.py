@@ -88,6 +88,94 @@ def test_another_sites_scans_are_not_in_the_list(room):
     assert scans_listed(room.signed_in().get("/")) == ["mine.png"]
 
 
+# Several trained models
+
+
+@pytest.fixture
+def two_models(room):
+    """A reader; a night under an older model, a night under the active one: their batches."""
+    room.user()
+    older = room.night(Found("old-a.png", score=0.99), Found("old-b.png", score=0.6))
+    room.newer_model()
+    newer = room.night(Found("new-a.png", score=0.8), Found("new-b.png", score=0.7), Found("c.png", score=0.65))
+    return room.keys(older), room.keys(newer)
+
+
+def models_offered(page) -> list[tuple[str, str]]:
+    """Label and count of each link of the selector, the shown one marked."""
+    links = re.findall(
+        r'<a class="button" href="/\?model=\d+"([^>]*)><bdi>([^<]*)</bdi> <span class="number">(\d+)', page.text
+    )
+    return [(label + (" *" if "aria-current" in shown else ""), count) for shown, label, count in links]
+
+
+def test_a_list_is_one_models_and_the_others_are_a_link_away(room, two_models):
+    browser = room.signed_in()
+
+    default, other = browser.get("/"), browser.get("/?model=1")
+
+    assert scans_listed(default) == ["new-a.png", "new-b.png", "c.png"]
+    assert models_offered(default) == [("stub 2 *", "3"), ("stub 1", "2")]
+    assert scans_listed(other) == ["old-a.png", "old-b.png"]
+    assert models_offered(other) == [("stub 2", "3"), ("stub 1 *", "2")]
+    assert "<strong>2</strong> flagged scans to read" in other.text
+
+
+def test_one_model_alone_needs_no_selector(room):
+    room.user()
+    room.night(Found(score=0.9))
+
+    assert models_offered(room.signed_in().get("/")) == []
+
+
+def test_reading_goes_on_within_the_same_model(room, two_models):
+    old, new = two_models
+    browser = room.signed_in()
+
+    skipped = browser.get(f"/scan/{old['old-a.png']}/next")
+    last = browser.get(f"/scan/{old['old-b.png']}/next")
+    saved = browser.post(f"/scan/{old['old-b.png']}", verdict="dismiss")
+    page = browser.get(f"/scan/{old['old-a.png']}").text
+    finished = browser.post(f"/scan/{old['old-a.png']}", verdict="confirm")
+
+    assert skipped.location == f"/scan/{old['old-b.png']}"
+    assert last.location == "/?model=1"
+    assert saved.location == f"/scan/{old['old-a.png']}"
+    assert "1 left to read" in page
+    assert finished.location == "/"
+    assert set(keys_listed(browser.get("/"))) == set(new.values())
+    assert set(keys_listed(browser.get("/?model=1"))) == set(new.values())
+
+
+def test_pages_of_a_list_stay_within_its_model(room):
+    room.user()
+    room.night(*[Found(f"{n:03}.png", score=0.9) for n in range(60)])
+    room.newer_model()
+    room.night(Found("new.png", score=0.9))
+    browser = room.signed_in()
+
+    first = browser.get("/?model=1")
+    second = browser.get(html.unescape(re.search(r'rel="next" href="([^"]+)"', first.text)[1]))
+
+    assert len(set(scans_listed(first) + scans_listed(second))) == 60
+    assert "new.png" not in scans_listed(first) + scans_listed(second)
+
+
+def test_a_place_in_the_list_of_a_model_that_is_read_gives_the_top_of_another(room):
+    room.user()
+    room.newer_model()
+    room.night(Found("new.png", score=0.9))
+
+    assert scans_listed(room.signed_in().get("/?model=1&after=0.5:3")) == ["new.png"]
+
+
+@pytest.mark.parametrize("model", ["x", "-1", "1.0", "9" * 19])
+def test_a_made_up_model_is_refused(room, model):
+    room.user()
+
+    assert room.signed_in().get(f"/?model={model}").status_code == 400
+
+
 # The scan page
 
 
@@ -132,7 +220,10 @@ def test_a_scan_without_its_pictures_still_has_a_page(room):
     key = room.keys(batch)["night/one.png"]
     browser = room.signed_in()
 
-    assert "No review copy of this picture" in browser.get(f"/scan/{key}").text
+    page = browser.get(f"/scan/{key}").text
+    assert "No review copy of this picture" in page
+    assert "nightread models pictures" in page
+    assert "No heat map of this scan is stored" in page
     assert browser.get(f"/scan/{key}/image.png").status_code == 404
 
 
@@ -237,7 +328,7 @@ def test_skipping_opens_the_next_scan_down_and_leaves_this_one_unread(room):
     browser = room.signed_in()
 
     assert browser.get(f"/scan/{keys['a.png']}/next").location == f"/scan/{keys['b.png']}"
-    assert browser.get(f"/scan/{keys['b.png']}/next").location == "/"
+    assert browser.get(f"/scan/{keys['b.png']}/next").location == "/?model=1"
     assert len(keys_listed(browser.get("/"))) == 2
 
 

@@ -6,7 +6,7 @@ from flask import Blueprint, abort, flash, redirect, render_template, request, s
 from flask.typing import ResponseReturnValue
 
 from db.files import derived_path
-from db.store import people, reading
+from db.store import people, reading, worklist
 from db.store.reading import ScanView
 from db.words import Kind, Role, Verdict
 from webui.guard import database, me, my_sites, needs
@@ -31,7 +31,7 @@ def show(key: str) -> ResponseReturnValue:
 @bp.post("/scan/<key:key>")
 @needs(Role.READER)
 def give_verdict(key: str) -> ResponseReturnValue:
-    """Append the verdict, then on to the worst scan that nobody has read."""
+    """Append the verdict, then on to the worst scan of the same model that nobody has read."""
     scan = _scan(key)
     if not _is_scored(scan):
         abort(400, "Only a scored scan takes a verdict.")
@@ -44,18 +44,18 @@ def give_verdict(key: str) -> ResponseReturnValue:
         return _page(scan, note=note, problem=f"A note may have {NOTE_CHARACTERS:,} characters."), 400
     people.add_review(database(), scan.scan_id, reader=me(), verdict=verdict, note=note)
     flash(f"Saved: {verdict}.")
-    return redirect(_worst_unread(), 303)
+    return redirect(_worst_unread(scan) or url_for("worklist.index"), 303)
 
 
 @bp.get("/scan/<key:key>/next")
 def skip(key: str) -> ResponseReturnValue:
     """Leave this scan unread: on to the next one down the list, or back to its top."""
     scan = _scan(key)
-    below = []
-    if scan.outcome is not None and scan.outcome.score is not None:
-        here = (scan.outcome.score, scan.scan_id)
-        below = reading.worklist(database(), site_ids=my_sites(), after=here, limit=1)
-    return redirect(url_for("review.show", key=below[0].key) if below else url_for("worklist.index"), 303)
+    mine = url_for("worklist.index", model=scan.model_id)
+    if scan.outcome is None or scan.outcome.score is None:
+        return redirect(mine, 303)
+    below = _worst_unread(scan, after=(scan.outcome.score, scan.scan_id))
+    return redirect(below or mine, 303)
 
 
 @bp.get("/scan/<key:key>/image.png")
@@ -82,7 +82,7 @@ def _page(scan: ScanView, *, note: str = "", problem: str = "") -> str:
         scan=scan,
         outcome=scan.outcome,
         reviews=people.reviews(database(), scan.scan_id),
-        unread=reading.unread(database(), site_ids=my_sites()),
+        unread=worklist.unread(database(), site_ids=my_sites(), model_id=scan.model_id),
         has_image=_path(scan, "image").is_file(),
         has_heat=_path(scan, "heat").is_file(),
         may_decide=me().role == Role.READER and _is_scored(scan),
@@ -108,6 +108,7 @@ def _picture(scan: ScanView, kind: str) -> ResponseReturnValue:
     return send_file(path, mimetype="image/png", etag=False, last_modified=None, conditional=False)
 
 
-def _worst_unread() -> str:
-    worst = reading.worklist(database(), site_ids=my_sites(), limit=1)
-    return url_for("review.show", key=worst[0].key) if worst else url_for("worklist.index")
+def _worst_unread(scan: ScanView, *, after: tuple[float, int] | None = None) -> str | None:
+    """The address of the worst unread scan of the same trained model, or of the worst one below `after`."""
+    found = worklist.page(database(), site_ids=my_sites(), model_id=scan.model_id, after=after, limit=1)
+    return url_for("review.show", key=found[0].key) if found else None

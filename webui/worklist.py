@@ -1,11 +1,12 @@
-"""The worklist: flagged scans that nobody has read, worst first."""
+"""The worklist: what one trained model flagged and nobody has read, worst first."""
 
 import math
 
 from flask import Blueprint, abort, render_template, request
 from flask.typing import ResponseReturnValue
 
-from db.store import people, reading
+from db.store import people, worklist
+from db.store.worklist import ModelToRead
 from webui.guard import database, me, my_sites
 
 bp = Blueprint("worklist", __name__)
@@ -14,18 +15,30 @@ PAGE = 50
 
 @bp.get("/")
 def index() -> ResponseReturnValue:
-    """One page of the list; `after` is the score and id of the last line of the page before."""
-    after = place(request.args.get("after", ""))
+    """One page of a model's list; `after` is the score and id of the last line of the page before."""
+    after, wanted = place(request.args.get("after", "")), request.args.get("model", "")
     db, sites = database(), my_sites()
-    items = reading.worklist(db, site_ids=sites, after=after, limit=PAGE + 1)
+    models = worklist.models_to_read(db, site_ids=sites)
+    model = chosen(models, wanted)
+    if model and wanted and str(model.model_id) != wanted:
+        after = None  # the place was one in the other model's list
+    items = worklist.page(db, site_ids=sites, model_id=model.model_id, after=after, limit=PAGE + 1) if model else []
     people.note_event(db, by=me().name, action="listed", about="worklist")
     return render_template(
         "worklist.html",
         items=items[:PAGE],
         next_place=written(items[PAGE - 1].score, items[PAGE - 1].scan_id) if len(items) > PAGE else None,
         is_first=after is None,
-        unread=reading.unread(db, site_ids=sites),
+        models=models,
+        model=model,
     )
+
+
+def chosen(models: list[ModelToRead], wanted: str) -> ModelToRead | None:
+    """The model that an address asks for; the first, where that one has nothing to read. None when none has."""
+    if wanted and not (wanted.isdecimal() and len(wanted) <= 18):
+        abort(400, "That is no trained model.")
+    return next((model for model in models if str(model.model_id) == wanted), models[0] if models else None)
 
 
 def place(text: str) -> tuple[float, int] | None:

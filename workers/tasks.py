@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,6 +125,7 @@ def finish(hand: Shift, prepared: Prepared) -> None:
     A chunk that a worker was lost with goes one scan at a time, each named by a breadcrumb first."""
     claim = prepared.claim
     hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
+    loaded = at_todays_threshold(hand, prepared.loaded)
     size = hand.batch_size if claim.attempts == 1 else 1
     scored: list[Future[Result]] = []
     with ThreadPoolExecutor(hand.decoders.count, "keep") as keepers:
@@ -134,10 +135,15 @@ def finish(hand: Shift, prepared: Prepared) -> None:
             if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
                 log.warning("chunk %d was taken over by another worker", claim.chunk_id)
                 return
-            scored += score_slice(hand, prepared.loaded, ready, keepers)
+            scored += score_slice(hand, loaded, ready, keepers)
     results = [*prepared.rejected, *_finished(hand, claim, scored)]
     if hand.complete(claim, results):
         hand.scans += len(results)
+
+
+def at_todays_threshold(hand: Shift, loaded: Loaded) -> Loaded:
+    """The model as it was loaded, with the threshold that rules now: it decides whose pictures are kept."""
+    return replace(loaded, view=replace(loaded.view, threshold=models.threshold(hand.db, loaded.view.id)))
 
 
 def _finished(hand: Shift, claim: Claim, scored: "Sequence[Future[Result]]") -> Iterator[Result]:

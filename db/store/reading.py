@@ -1,15 +1,15 @@
-"""What people ask: totals, reports, the worklist, one scan, workers."""
+"""What people ask: totals, reports, one scan, workers."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.errors import Unknown
-from db.schema import Batch, Outcome, Review, Scan, Site, TrainedModel, Worker
+from db.schema import Batch, Outcome, Scan, Site, TrainedModel, Worker
 from db.store.connection import Database, epoch_now, now
 from db.store.scoring import WORKER_GONE_SECONDS, current_outcome
 from db.words import Kind
@@ -61,22 +61,6 @@ class ScanLine:
 
 
 @dataclass(frozen=True)
-class WorklistItem:
-    """A flagged scan that nobody has read yet."""
-
-    scan_id: int
-    key: str
-    path: str
-    site: str
-    batch: int
-    patient: str | None
-    age: float | None
-    score: float
-    threshold: float
-    submitted_at: datetime
-
-
-@dataclass(frozen=True)
 class ScanView:
     """Everything that the scan page shows."""
 
@@ -91,6 +75,7 @@ class ScanView:
     age: float | None
     tags: dict[str, Any]
     submitted_at: datetime
+    model_id: int
     model: str
     weights_sha256: str
     outcome: Outcome | None
@@ -163,37 +148,6 @@ def flagged_lines(db: Database, batch_id: int, *, limit: int) -> list[ScanLine]:
         return [_line(path, outcome, model) for path, outcome in rows]
 
 
-def worklist(
-    db: Database, *, site_ids: set[int], after: tuple[float, int] | None = None, limit: int = 50
-) -> list[WorklistItem]:
-    """Flagged and unread scans of these sites, worst first; `after` is the score and scan id of the last item of
-    the page before (keyset paging: a page costs the same however deep it lies)."""
-    with db.reading() as session:
-        columns = select(
-            Scan.id,
-            Scan.key,
-            Scan.path,
-            Site.name,
-            Scan.batch_id,
-            Scan.patient,
-            Scan.age,
-            Outcome.score,
-            Outcome.threshold,
-            Batch.submitted_at,
-        )
-        query = _unread(columns, site_ids)
-        if after is not None:
-            query = query.where(tuple_(Outcome.score, Scan.id) < tuple_(*after))
-        query = query.order_by(Outcome.score.desc(), Scan.id.desc()).limit(limit)
-        return [WorklistItem(*row) for row in session.execute(query)]
-
-
-def unread(db: Database, *, site_ids: set[int]) -> int:
-    """How many flagged scans of these sites nobody has read yet."""
-    with db.reading() as session:
-        return session.scalar(_unread(select(func.count()), site_ids)) or 0
-
-
 def scan(db: Database, key: str, *, site_ids: set[int]) -> ScanView:
     """One scan by its key. Raises Unknown, also when it belongs to another site."""
     with db.reading() as session:
@@ -221,6 +175,7 @@ def scan(db: Database, key: str, *, site_ids: set[int]) -> ScanView:
             age=row.age,
             tags=row.tags or {},
             submitted_at=batch.submitted_at,
+            model_id=model.id,
             model=f"{model.name} {model.version}",
             weights_sha256=model.weights_sha256,
             outcome=outcome,
@@ -241,20 +196,6 @@ def printable(path: str) -> str:
     """A path as text that any terminal and page can show: undecodable bytes and control characters escaped."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _unread(query: Any, site_ids: set[int]) -> Any:
-    return (
-        query.select_from(Outcome)
-        .join(Scan, and_(Scan.id == Outcome.scan_id, Scan.generation == Outcome.generation))
-        .join(Batch, and_(Batch.id == Scan.batch_id, Batch.trained_model_id == Outcome.trained_model_id))
-        .join(Site, Site.id == Batch.site_id)
-        .where(Outcome.flagged.is_(True), Site.id.in_(site_ids), _nobody_read())
-    )
-
-
-def _nobody_read() -> ColumnElement[bool]:
-    return ~exists().where(Review.scan_id == Scan.id)
 
 
 def _totals(session: Session, batch_id: int) -> Totals:

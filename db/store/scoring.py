@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from db.schema import Batch, Chunk, Outcome, Scan, Worker
 from db.store.audit import record
 from db.store.connection import Database, epoch_now, now
-from db.store.models import ruling_threshold
+from db.store.models import held_threshold
 from db.words import Cause, Kind, Reason
 
 TRIES = 3  # claims of a scan that is alone in its chunk before it is given up
@@ -145,7 +145,7 @@ def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> boo
         chunk = session.scalar(select(Chunk).where(*_held(claim)).with_for_update())
         if chunk is None:
             return False
-        threshold = ruling_threshold(session, claim.trained_model_id)
+        threshold = held_threshold(session, claim.trained_model_id)
         generations = _generations(session, claim.chunk_id)
         session.add_all(
             _outcome(result, claim.trained_model_id, threshold, generations[result.scan_id]) for result in results
