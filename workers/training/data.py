@@ -11,7 +11,7 @@ from workers import images, preprocessing
 from workers.images import Limits
 from workers.preprocessing import Pixels
 from workers.training import listing
-from workers.training.examples import Collection, Example, Examples, Excluded, Facts, Split, draw, gather, take
+from workers.training.examples import Collection, Example, Examples, Excluded, Facts, Split, draw, gather, join, take
 from workers.training.listing import Listed
 from workers.training.parting import parted, split, split_of, training_sides, unique
 
@@ -24,6 +24,7 @@ __all__ = [
     "Split",
     "draw",
     "gather",
+    "join",
     "load",
     "parted",
     "prepared",

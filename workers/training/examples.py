@@ -101,3 +101,16 @@ def take(examples: Examples, chosen: NDArray[np.integer]) -> Examples:
 def draw(examples: Examples, count: int) -> Examples:
     """Draw up to `count` of them without repeating any; the same ones every time."""
     return take(examples, np.random.default_rng(1).permutation(len(examples))[:count])
+
+
+def join(several: Sequence[Examples]) -> Examples:
+    """Put sides one after the other; empty ones count for nothing."""
+    filled = [examples for examples in several if len(examples)]
+    if len(filled) < 2:
+        return filled[0] if filled else several[0]
+    return Examples(
+        np.concatenate([examples.pixels for examples in filled]),
+        np.concatenate([examples.labels for examples in filled]),
+        tuple(path for examples in filled for path in examples.paths),
+        tuple(fact for examples in filled for fact in examples.facts),
+    )
