@@ -14,12 +14,12 @@ from pydicom.pixels.decoders.base import get_decoder
 from sqlalchemy import make_url, select
 
 from db import migrate
-from db.errors import DatabaseUnreachable, NightreadError, QueueUnreachable
+from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable
 from db.store import models
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
-from workers import devices, queue, trained_models
+from workers import devices, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
 LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of review copies and heat maps
@@ -123,15 +123,18 @@ def check_devices(db: Database) -> Check:
 
 
 def check_model(db: Database) -> Check:
-    """The active trained model's folder is whole and is the one that was registered."""
-    active = models.active(db)
-    found = trained_models.load_folder(Path(active.folder))
-    if found.weights.sha256 != active.weights_sha256:
-        fix = "restore the folder, or register the new one under another version"
-        return Check("model", False, f"{active.folder} holds other weights than {active.label}", fix)
-    return Check(
-        "model", True, f"{active.label}, sha256 {found.weights.sha256[:12]}…, threshold {active.threshold:.3f}"
-    )
+    """The folders of the active model, and of those that unfinished batches run with, are whole and are theirs."""
+    active, in_use = models.active(db), models.in_use(db)
+    for model in in_use:
+        try:
+            model_folders.checked(model)
+        except ModelRefused as error:
+            whose = "" if model.id == active.id else f"unfinished batches run with {model.label}: "
+            fix = "nightread init (the model that ships), or nightread models import FOLDER (its folder, whole)"
+            return Check("model", False, f"{whose}{error}", fix)
+    others = ", ".join(model.label for model in in_use if model.id != active.id)
+    said = f"{active.label}, sha256 {active.weights_sha256[:12]}…, threshold {active.threshold:.3f}"
+    return Check("model", True, f"{said}; unfinished batches run with {others}" if others else said)
 
 
 def check_clock(db: Database) -> Check:

@@ -16,7 +16,7 @@ from db.store.sites import add_site, every_site
 from db.words import Role
 from deploy.queue_server import private_folder
 from webui import passwords
-from workers import trained_models
+from workers import model_folders, trained_models
 
 SITE = "local"
 BY = "nightread init"
@@ -64,40 +64,21 @@ def locked(file: Path) -> Iterator[None]:
         yield
 
 
-def registration(folder: Path) -> models.Registration:
-    """What a trained model's folder says of itself, with its recommended threshold. Raises ModelRefused."""
-    model = trained_models.load_folder(folder)
-    threshold = trained_models.recommended_threshold(folder)
-    return models.Registration(
-        name=model.name,
-        version=model.version,
-        folder=str(folder),
-        architecture=model.architecture,
-        classes=list(model.classes),
-        flag_classes=list(model.flag_classes),
-        input_size=model.input_size,
-        preprocessing_version=model.preprocessing.version,
-        weights_sha256=model.weights.sha256,
-        minimum_age=float(model.intended_use.minimum_age),
-        report=trained_models.read_report(folder),
-        threshold=threshold.value,
-        threshold_why=threshold.why,
-    )
-
-
 def _ship_model(db: Database, folder: Path) -> str:
-    """Register the model that ships; activate it where no model is active, or where the active one is what this
-    folder held before an upgrade. The label of the active one."""
-    model_id = models.register(db, registration(folder), by=BY)
+    """Take in the model that ships: a copy in the home folder, so that an upgrade leaves unfinished batches theirs.
+    Activate it where no model is active, or where the active one shipped with an earlier release and nobody chose
+    it. The label of the active one."""
+    shipped = model_folders.take_in(db, folder, by=BY)
     try:
         active = models.active(db)
-        if active.id == model_id or active.folder != str(folder):
+        chosen_by = models.activations(db, active.id)[-1].by
+        if active.id == shipped.id or chosen_by != BY or shipped.retired_at is not None:
             return active.label
         why = f"shipped with this release in place of {active.label}"
     except Unknown:
         why = "the model that ships"
-    models.activate(db, model_id, why=why, by=BY)
-    return models.active(db).label
+    models.activate(db, shipped.id, why=why, by=BY)
+    return shipped.label
 
 
 def _first_users(db: Database) -> dict[str, str]:

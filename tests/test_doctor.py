@@ -15,6 +15,7 @@ from db.store import models
 from db.store.connection import connect
 from db.words import Exit
 from deploy import doctor, home, queue_server
+from workers import model_folders
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
 
@@ -110,7 +111,7 @@ def test_a_full_disk_is_a_problem(well, monkeypatch):
 def test_a_damaged_model_is_a_problem(well, tmp_path, damage):
     copy = tmp_path / "model"
     shutil.copytree(models.active(well).folder, copy)
-    models.register(well, home.registration(copy), by="test")
+    models.register(well, model_folders.registration(copy), by="test")
     if damage == "gone":
         shutil.rmtree(copy)
     else:

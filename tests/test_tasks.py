@@ -345,7 +345,7 @@ def test_urgent_scans_come_first(night, tmp_path):
 
 def test_the_shipped_model_scores_and_explains_a_shipped_sample(home, decoders, tmp_path):
     from deploy.commands import SAMPLES
-    from deploy.home import registration
+    from workers.model_folders import registration
 
     db = connect(home)
     lenient = dataclasses.replace(registration(trained_models.SHIPPED), threshold=0.0)

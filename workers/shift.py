@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from db.errors import DatabaseUnreachable
+from db.errors import DatabaseUnreachable, ModelRefused
 from db.settings import Settings, settings
 from db.store import models, scoring
 from db.store.connection import Database, database
@@ -73,6 +73,8 @@ class Shift:
             scorer = Scorer.load(
                 Path(view.folder), batch_size=self.batch_size, threads=threads(self.config), device=self.device
             )
+            if scorer.model.weights.sha256 != view.weights_sha256:
+                raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
             while len(self._loaded) >= MODELS_KEPT:
                 del self._loaded[next(iter(self._loaded))]
             self._loaded[model_id] = Loaded(view, scorer, self.batch_size)

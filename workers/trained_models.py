@@ -111,10 +111,19 @@ def load_folder(folder: Path) -> TrainedModel:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Give `report.json`. Raises ModelRefused if the folder is altered."""
+    """Give `report.json`; a figure that is not a number is None. Raises ModelRefused if the folder is altered."""
     _check_sums(folder)
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text("utf-8"))
+    try:
+        text = (folder / "report.json").read_text("utf-8")
+        report: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    except (OSError, ValueError) as error:
+        raise ModelRefused(f"{folder}/report.json is not JSON: {error}") from error
     return report
+
+
+def files(folder: Path) -> list[File]:
+    """Every file that SHA256SUMS names. Raises ModelRefused if one is missing or altered."""
+    return [File(name, digest) for name, digest in _check_sums(folder).items()]
 
 
 def recommended_threshold(folder: Path) -> Threshold:
@@ -134,11 +143,13 @@ def read_checked(folder: Path, wanted: File) -> bytes:
 
 
 def write_folder(folder: Path, model: TrainedModel, report: dict[str, Any]) -> None:
-    """Write `model.json`, `report.json` and the sums beside the weights and gate that are already there."""
+    """Write `model.json`, `report.json` and the sums beside what is already there: weights, gate and, where there is
+    one, `report.html`."""
     document = {"format": FORMAT, **asdict(model)}
     for name, content in (("model.json", document), ("report.json", report)):
         (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    names = ("model.json", "report.json", model.weights.file, model.gate.parameters.file)
+    names = ["model.json", "report.json", model.weights.file, model.gate.parameters.file]
+    names += ["report.html"] if (folder / "report.html").exists() else []
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / SUMS).write_text("".join(lines), "utf-8")
 
