@@ -88,6 +88,7 @@ def calibration(part: Part) -> str:
             if part.get(side):
                 _bins(axes, part[side], f"{side} temperature scaling", place)
         _unit_square(axes, "mean score", "share of positives", "upper left")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)  # above: whiskers are everywhere
     return drawn.svg
 
 
