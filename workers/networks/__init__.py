@@ -79,23 +79,24 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 
 
-def _pooled256(last_map: keras.KerasTensor) -> keras.KerasTensor:
-    """Average pooling, then 256 rectified units: half a million parameters on ResNet-50."""
-    return _hidden(keras.layers.GlobalAveragePooling2D(name="pooled")(last_map))
-
-
-def _flatten256(last_map: keras.KerasTensor) -> keras.KerasTensor:
-    """The paper's head (Table 6): every cell of the last map into 256 rectified units."""
-    return _hidden(keras.layers.Flatten(name="flat")(last_map))
-
-
-def _hidden(features: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.layers.Dense(256, activation="relu", name="hidden")(features)
-
-
-HEADS: Mapping[str, Callable[[keras.KerasTensor], keras.KerasTensor]] = MappingProxyType(
-    {"pooled256": _pooled256, "flatten256": _flatten256}
+# What a head sees of the last map. It computes in float32 at any precision, as probabilities need it.
+HEADS: Mapping[str, Callable[[], keras.Layer]] = MappingProxyType(
+    {
+        # Half a million parameters on ResNet-50.
+        "pooled256": lambda: keras.layers.GlobalAveragePooling2D(name="pooled", dtype="float32"),
+        # The paper's (Table 6): every cell.
+        "flatten256": lambda: keras.layers.Flatten(name="flat", dtype="float32"),
+    }
 )
+
+
+def classifier(features: keras.KerasTensor, classes: int, dropout: float = 0.0) -> keras.KerasTensor:
+    """Put 256 rectified units (`hidden`) and the output (`scores`) on features (B, F)."""
+    hidden = keras.layers.Dense(256, activation="relu", name="hidden", dtype="float32")(features)
+    if dropout:
+        hidden = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(hidden)
+    activation, units = ("sigmoid", 1) if classes == 2 else ("softmax", classes)
+    return keras.layers.Dense(units, activation=activation, name="scores", dtype="float32")(hidden)
 
 
 def build(
@@ -120,11 +121,7 @@ def build(
     base = _steadily_named(design.constructor(include_top=False, weights=None, input_tensor=scaled))
     if base_weights is not None:
         _load_base(base, design, base_weights)
-    hidden = HEADS[head](base.output)
-    if dropout:
-        hidden = keras.layers.Dropout(dropout, name="dropout")(hidden)
-    activation, units = ("sigmoid", 1) if classes == 2 else ("softmax", classes)
-    scores = keras.layers.Dense(units, activation=activation, name="scores")(hidden)
+    scores = classifier(HEADS[head]()(base.output), classes, dropout)
     return keras.Model(pixels, scores, name=architecture)
 
 
@@ -153,7 +150,7 @@ def fold(model: keras.Model) -> keras.Model:
     The result computes the same scores with fewer steps; statistics are then fixed, as fine-tuning wants.
     Architectures whose convolutions carry no bias (Inception-v3, Xception) come back as they are.
     """
-    merged = {layer.name: source for layer in model.layers if (source := _foldable(layer)) is not None}
+    merged = foldable(model)
     weights = named_weights(model)
     for name, convolution in merged.items():
         _merge(weights, convolution, model.get_layer(name))
@@ -170,6 +167,11 @@ def fold(model: keras.Model) -> keras.Model:
 
 def _without_mask(options: dict[str, object]) -> dict[str, object]:
     return {name: value for name, value in options.items() if name != "mask"}
+
+
+def foldable(model: keras.Model) -> dict[str, str]:
+    """Name every BatchNormalization that `fold` merges, and the convolution that takes it in."""
+    return {layer.name: source for layer in model.layers if (source := _foldable(layer)) is not None}
 
 
 def _foldable(layer: keras.Layer) -> str | None:

@@ -43,8 +43,13 @@ def main(
     sides = data.split(data.load(folders, recipe.classes, size))
     click.echo(", ".join(f"{len(examples)} {side}" for side, examples in sides.items()), file=sys.stderr)
     first = load_file(start) if start else _first_weights(recipe, base)
-    weights = loop.train(recipe, first, sides[data.Split.TRAINING], sides[data.Split.VALIDATION])
-    save_file(weights, out)
+    fitted = loop.train(recipe, first, sides[data.Split.TRAINING], sides[data.Split.VALIDATION], progress=_tell)
+    save_file(fitted.weights, out)
+
+
+def _tell(step: loop.Step) -> None:
+    if step.record:
+        click.echo(step.record, file=sys.stderr)
 
 
 def _first_weights(recipe: loop.Recipe, base: Path | None) -> networks.Weights:
