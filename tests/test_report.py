@@ -160,12 +160,12 @@ def test_figures_of_validation_alone_say_so():
     report = full_report()
     del report["held_back"]
 
-    assert "which also chose the best epoch and the threshold" in Outline(reports.page(report)).text
+    assert "also chose the best epoch and the threshold" in Outline(reports.page(report)).text
 
 
 def test_few_images_are_called_few():
     report = full_report()
-    report["data"]["counts"]["held_back"] = {"normal": 300, "covid": 12}
+    report["confusion"]["counts"] = [[280, 20], [2, 10]]
 
     assert "12 of class covid" in Outline(reports.page(report)).text
 
@@ -206,3 +206,13 @@ def test_the_report_of_an_earlier_release_is_still_a_page():
 @pytest.mark.parametrize("history", [[{"epoch": 1}], {"stages": [{"epoch": 1}]}, [[{"epoch": 1}]]])
 def test_epochs_are_found_in_lists_of_epochs_and_of_stages(history):
     assert reports.epochs(history) == [{"epoch": 1}]
+
+
+def test_the_images_that_judge_come_first_and_are_named():
+    report = full_report() | {"judged_on": "held-back and validation images together", "judged": {"images": 400}}
+    report["judged"]["auc"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+
+    page = Outline(reports.page(report))
+
+    assert "Measured on 400 held-back and validation images together." in page.text
+    assert "held-back and validation images together (400)" in page.text

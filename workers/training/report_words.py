@@ -7,6 +7,7 @@ from workers.training import curves
 
 Report = Mapping[str, Any]
 FEW = 100  # images of a kind: fewer leave intervals so wide that a sentence must say so
+HELD_BACK = "held-back images"
 MEANINGS = {
     "sensitivity": "of the images with {flag}: the share that it flags",
     "specificity": "of the images without {flag}: the share that it leaves unflagged",
@@ -28,8 +29,11 @@ def flag_words(report: Report, classes: list[str]) -> str:
 
 
 def judged(report: Report) -> tuple[str, Report]:
-    """Say which set the page's figures come from, and give them: the held-back tenth where it was measured."""
-    for key, words in (("held_back", "held back"), ("evaluated", "evaluated"), ("validation", "validation")):
+    """Say which images the page's curves and tables are of, and give their figures: those that the report names,
+    else the held-back tenth, else validation."""
+    if report.get("judged"):
+        return str(report.get("judged_on", "images")), report["judged"]
+    for key, words in (("held_back", HELD_BACK), ("validation", "validation images")):
         if report.get(key):
             return words, report[key]
     return "", {}
@@ -48,30 +52,25 @@ def _judged(report: Report, flag: str) -> Iterator[str]:
             f"{_of_100(found)} (AUC {found['value']:.3f})."
         )
     if kind:
-        yield _where(report, kind, figures)
-    few = {k: n for k, n in _counts(report, kind).items() if n < FEW}
-    if few:
+        yield _where(kind, figures.get("images"))
+    if few := {name: images for name, images in _counts(report).items() if images < FEW}:
         named = ", ".join(f"{count} of class {name}" for name, count in few.items())
         yield f"It was judged on few images ({named}): read the intervals, not the figures alone."
 
 
-def _where(report: Report, kind: str, figures: Report) -> str:
-    images = figures.get("images") or sum(_counts(report, kind).values())
-    count = f"{images:,} " if images else ""
-    if kind == "held back":
-        return f"Measured on {count}images that were held back: none of them trained the model or chose its threshold."
-    if kind == "validation":
-        return (
-            f"Measured on {count}validation images, which also chose the best epoch and the threshold: expect "
-            "somewhat less of new images."
-        )
-    return f"Measured on {count}images given to `nightread evaluate`; brackets hold 95 % intervals."
+def _where(kind: str, images: int | None) -> str:
+    measured = f"Measured on {images:,} {kind}" if images else f"Measured on {kind}"
+    if "validation" in kind:
+        return f"{measured}. Validation images also chose the best epoch and the threshold: expect less of new ones."
+    if kind == HELD_BACK:
+        return f"{measured}: none of them trained the model or chose its threshold."
+    return f"{measured}."
 
 
-def _counts(report: Report, kind: str) -> Mapping[str, int]:
-    side = kind.replace(" ", "_")
-    counts: Mapping[str, int] = report.get("data", {}).get("counts", {}).get(side, {})
-    return counts
+def _counts(report: Report) -> Mapping[str, int]:
+    """Images of each class among those judged."""
+    table = report.get("confusion", {"rows": [], "counts": []})
+    return dict(zip(table["rows"], map(sum, table["counts"]), strict=True))
 
 
 def _screened(report: Report, flag: str) -> Iterator[str]:

@@ -37,7 +37,8 @@ SECTIONS = frozenset(
         "threshold",
         "validation",
         "held_back",
-        "evaluated",
+        "judged",
+        "judged_on",
         "calibration",
         "thresholds",
         "roc",
@@ -97,6 +98,7 @@ def page(report: Report, *, model: TrainedModel | None = None, mistakes: Sequenc
     classes = _classes(shown, model)
     flag = " or ".join(map(_shown, model.flag_classes)) if model else report_words.flag_words(shown, classes)
     kind, figures = report_words.judged(shown)
+    sides = _sides(shown)
     return _template().render(
         report=shown,
         model=_model_facts(model),
@@ -104,7 +106,8 @@ def page(report: Report, *, model: TrainedModel | None = None, mistakes: Sequenc
         flag=flag,
         summary=report_words.summary(shown, flag),
         kind=kind,
-        six=list(_six(shown, flag)),
+        sides=sides,
+        six=list(_six(sides, flag)),
         plots={name: Markup(svg) for name, svg in _plots(shown, figures).items()},  # noqa: S704 (escaped by plots)
         epochs=epochs(shown.get("history")),
         mistakes=[_thumbnail(mistake) for mistake in mistakes],
@@ -146,12 +149,21 @@ def _plots(report: Report, figures: Report) -> dict[str, str]:
     return drawn
 
 
-def _six(report: Report, flag: str) -> Iterator[tuple[str, str, list[Any]]]:
+def _sides(report: Report) -> list[tuple[str, Report]]:
+    """The sets with figures, each once, under its name; the one that judges comes first."""
+    named = {"judged": report.get("judged_on", "judged"), "held_back": "held back", "validation": "validation"}
+    found: list[tuple[str, Report]] = []
+    for key in ("held_back", "validation", "judged"):
+        if report.get(key) and report[key] not in [figures for _, figures in found]:
+            found.append((named[key], report[key]))
+    return sorted(found, key=lambda side: side[1] != report_words.judged(report)[1])
+
+
+def _six(sides: Sequence[tuple[str, Report]], flag: str) -> Iterator[tuple[str, str, list[Any]]]:
     """Rows of (name, meaning, figure on each set that was measured)."""
-    sides = [report[side] for side in ("held_back", "evaluated", "validation") if report.get(side)]
     for name in SIX:
-        if any(name in side for side in sides):
-            yield name, report_words.MEANINGS[name].format(flag=flag), [side.get(name) for side in sides]
+        if any(name in figures for _, figures in sides):
+            yield name, report_words.MEANINGS[name].format(flag=flag), [figures.get(name) for _, figures in sides]
 
 
 def _made_by(report: Report) -> list[tuple[str, Any]]:
