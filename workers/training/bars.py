@@ -1,6 +1,7 @@
 """Progress on stderr: bars where there is a terminal, a line an epoch where there is none."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from workers.training import recipes
 from workers.training.recipes import Step
+
+LINE_SECONDS = 10.0
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 def epochs() -> Iterator[recipes.Progress]:
     """Show the batches of an epoch, and keep a line of each epoch that is over."""
     if not sys.stderr.isatty():
-        yield lambda step: click.echo(_line(step), err=True) if step.record else None
+        yield _lines()
         return
     with _bar() as bar:
         task = bar.add_task("training", total=None)
@@ -39,6 +42,18 @@ def epochs() -> Iterator[recipes.Progress]:
                 bar.console.print(_line(step), highlight=False)
 
         yield show
+
+
+def _lines() -> recipes.Progress:
+    """A line for an epoch that is over, but not for each of many quick ones; the last of a stage always."""
+    since = [float("-inf")]
+
+    def show(step: Step) -> None:
+        if step.record and (step.epoch == step.epochs or time.monotonic() - since[0] > LINE_SECONDS):
+            since[0] = time.monotonic()
+            click.echo(_line(step), err=True)
+
+    return show
 
 
 def _line(step: Step) -> str:
