@@ -232,7 +232,6 @@ def normed(weights=None, input_tensor=None, include_top=False):
 def _normed(monkeypatch):
     design = networks.Architecture(normed, 1 / 255, (0.0, 0.0, 0.0), SIZE, "late_relu", ("early_relu",))
     monkeypatch.setattr(networks, "ARCHITECTURES", {**networks.ARCHITECTURES, "normed": design})
-    monkeypatch.setattr("workers.training.strategies.ARCHITECTURES", networks.ARCHITECTURES)
 
 
 @pytest.mark.usefixtures("_normed")

@@ -33,7 +33,6 @@ def dark_and_bright(count, seed):
 
 def main():
     networks.ARCHITECTURES = {"tiny": Architecture(tiny, 1 / 255, (0.0, 0.0, 0.0), SIZE, "late", ("early",))}
-    loop.strategies.ARCHITECTURES = networks.ARCHITECTURES
     training, validation = dark_and_bright(64, 1), dark_and_bright(32, 2)
     keras.utils.set_random_seed(1)
     for normalise in (False, True):

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from db.errors import Refused
-from workers.networks import ARCHITECTURES, Weights
+from workers import networks
+from workers.networks import Weights
 from workers.training import strategies
 from workers.training.augmentation import SCREENING, Augmentation
 from workers.training.strategies import Strategy
@@ -140,7 +141,7 @@ def parse_stages(texts: Sequence[str]) -> tuple[Stage, ...]:
 
 def default_stages(architecture: str, head: str, strategy: Strategy) -> tuple[Stage, ...]:
     """Give the usual stages: with a frozen base the paper's 0.0005 (R20); else small pictures first, below 1.5e-4."""
-    size = ARCHITECTURES[architecture].input_size
+    size = networks.ARCHITECTURES[architecture].input_size
     if strategy == Strategy.FROZEN:
         return (Stage(size, 30, 5e-4),)
     if head == "flatten256":

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import networks
-from workers.networks import ARCHITECTURES
 
 
 class Strategy(StrEnum):
@@ -55,7 +54,7 @@ def last_frozen(model: keras.Model, architecture: str, strategy: Strategy) -> st
     if strategy == Strategy.ALL:
         return None
     names: list[str] = [layer.name for layer in model.layers]
-    last = names.index(ARCHITECTURES[architecture].map_layer)
+    last = names.index(networks.ARCHITECTURES[architecture].map_layer)
     if strategy == Strategy.FROZEN:
         return names[last]
     convolutions = [
