@@ -28,6 +28,7 @@ COMMANDS = {
     "models": "workers.model_commands:models",
     "train": "workers.training.commands:train",
     "advise": "workers.training.commands:advise",
+    "evaluate": "workers.training.evaluate:evaluate",
     "study": "workers.training.studies:study",
     "pretrain": "workers.training.pretrain:pretrain",
     "web": "webui.cli:web",

@@ -29,6 +29,7 @@ __all__ = [
     "parted",
     "prepared",
     "read",
+    "read_listed",
     "split",
     "split_of",
     "take",
@@ -66,7 +67,7 @@ def read(
         if entry.label not in names
     ]
     _require_each(names, Counter(entry.label for entry in asked), _named(data), "images")
-    examples, unreadable = _read_all(asked, names, size, progress)
+    examples, unreadable = read_listed(asked, [names.index(entry.label) for entry in asked], size, progress)
     _require_each(names, Counter(names[example.label] for example in examples), _named(data), "readable images")
     return Collection(names, tuple(examples), (*foreign, *unreadable))
 
@@ -87,15 +88,14 @@ def _named(data: Sequence[Path]) -> str:
     return ", ".join(map(str, data))
 
 
-def _read_all(
-    entries: Sequence[Listed], names: Sequence[str], size: int, progress: Callable[[int, int], None]
+def read_listed(
+    entries: Sequence[Listed], labels: Sequence[int], size: int, progress: Callable[[int, int], None]
 ) -> tuple[list[Example], list[Excluded]]:
+    """Read the files that were listed, each with its label; what cannot be read is given beside them."""
     examples: list[Example] = []
     excluded: list[Excluded] = []
     with ThreadPoolExecutor() as pool:
-        for done, result in enumerate(
-            pool.map(lambda entry: _read_one(entry, names.index(entry.label), size), entries)
-        ):
+        for done, result in enumerate(pool.map(lambda entry, label: _read_one(entry, label, size), entries, labels)):
             (examples if isinstance(result, Example) else excluded).append(result)  # type: ignore[arg-type]
             progress(done + 1, len(entries))
     return examples, excluded
@@ -127,4 +127,5 @@ def _prepared(content: bytes, size: int) -> tuple[Pixels, Facts]:
 def load(folders: Sequence[Path], classes: Sequence[str], size: int) -> Iterator[Example]:
     """Read FOLDER/CLASS/* of every folder and class; what cannot be read is left out."""
     entries = [entry for folder in folders for entry in listing.listed(folder) if entry.label in classes]
-    yield from _read_all(entries, classes, size, lambda done, of: None)[0]
+    labels = [classes.index(entry.label) for entry in entries]
+    yield from read_listed(entries, labels, size, lambda done, of: None)[0]
