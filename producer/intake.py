@@ -3,10 +3,12 @@
 import hashlib
 import os
 import stat
+import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from db.errors import RootUnavailable, UnreadableImage
@@ -18,7 +20,9 @@ from workers import images
 
 BLOCK = images.HEADER_BYTES  # bytes read at once
 READERS = 4  # threads: reading from network storage waits more than it works
-SLICE = 64  # files that one thread takes at once
+LONG = 256_000  # bytes: a file whose hash takes longer than the rest of what is done with it
+SLICE = 64  # files that are read at once
+FIRST_SLICE = 4  # of a folder: its time tells early whether storage is slow
 OWN_COLUMNS = {"patient_id", "study_uid", "age_years"}  # of the scan's row; the other tags are kept together
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -36,8 +40,11 @@ class Slice:
 def find_files(root: Path, *, max_bytes: int, manifest: Manifest) -> Iterator[FoundFile]:
     """Every file below `root`, folder by folder in order of name, with its hash and what its content is; then what
     the manifest names and the folder lacks. Raises RootUnavailable when the root cannot be listed."""
+    if manifest.file is None:
+        yield from _examined(root, max_bytes)
+        return
     missing = set(manifest.paths())
-    own = os.path.relpath(manifest.file, root) if manifest.file else None  # the manifest itself is no scan
+    own = os.path.relpath(manifest.file, root)  # the manifest itself is no scan
     for found in _examined(root, max_bytes):
         if found.path != own:
             missing.discard(found.path)
@@ -47,18 +54,47 @@ def find_files(root: Path, *, max_bytes: int, manifest: Manifest) -> Iterator[Fo
 
 
 def _examined(root: Path, max_bytes: int) -> Iterator[FoundFile]:
-    """Walk in this thread, read in others; what is found keeps its order."""
-    running: deque[Future[list[FoundFile]]] = deque()
+    """Walk in this thread, and read in it or, where that helps, in several others; what is found keeps its order."""
+    running: deque[Callable[[], list[FoundFile]]] = deque()
+    pace = _Pace()
     with ThreadPoolExecutor(READERS, "read") as threads:
         for part in walk(root):
             if isinstance(part, FoundFile):
                 yield part
                 continue
-            running.append(threads.submit(examine, part, max_bytes))
-            if len(running) > 2 * READERS:
-                yield from running.popleft().result()
+            several = pace.is_slow
+            reads = partial(examine, part, max_bytes)
+            running.append(threads.submit(reads).result if several or running else reads)
+            while len(running) > (2 * READERS if several else 0):
+                yield from pace.taken(running.popleft())
         while running:
-            yield from running.popleft().result()
+            yield from running.popleft()()
+
+
+@dataclass
+class _Pace:
+    """How reading goes, for one of the latest files: seconds, seconds of work in this process, bytes.
+
+    Several threads help where storage is waited for, and where files are so long that hashing them, which needs no
+    interpreter lock, is most of the work. Over short files at hand they would only wait for each other's lock."""
+
+    seconds: float = 0.0
+    work: float = 0.0
+    size: float = 0.0
+
+    @property
+    def is_slow(self) -> bool:
+        return self.size > LONG or self.work < self.seconds / 4
+
+    def taken(self, read: Callable[[], list[FoundFile]]) -> list[FoundFile]:
+        """What `read` gives, once it is there."""
+        since, worked = time.perf_counter(), time.process_time()
+        found = read()
+        weight = len(found) / SLICE  # what a few files took may be a hiccup
+        self.seconds += weight * ((time.perf_counter() - since) / len(found) - self.seconds)
+        self.work += weight * ((time.process_time() - worked) / len(found) - self.work)
+        self.size += weight * (sum(one.size for one in found) / len(found) - self.size)
+        return found
 
 
 def walk(root: Path) -> Iterator[Slice | FoundFile]:
@@ -84,8 +120,9 @@ def _walk(descriptor: int, prefix: str) -> Iterator[Slice | FoundFile]:
         with os.scandir(descriptor) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
         files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-        for start in range(0, len(files), SLICE):
-            yield Slice(os.dup(descriptor), prefix, files[start : start + SLICE])
+        for some in (files[:FIRST_SLICE], *(files[at : at + SLICE] for at in range(FIRST_SLICE, len(files), SLICE))):
+            if some:
+                yield Slice(os.dup(descriptor), prefix, some)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _enter(descriptor, prefix, entry.name)

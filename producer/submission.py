@@ -19,6 +19,7 @@ from workers import queue
 PAGE = 1024  # scans a transaction: whole chunks
 FIRST_PAGE = 128  # smaller, so that the first scans are being scored while the rest are still found
 PAGE_SECONDS = 2.0
+RING_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,12 @@ def fill(db: Database, submission: Submission, *, progress: Callable[[int], None
     submission = replace(submission, resumes=intake.is_open(db, submission))
     files = find_files(Path(submission.root), max_bytes=max_bytes, manifest=lines)
     added = known = 0
-    rang = True
+    bell = _Bell()
     for page in _registered(db, submission, pages(files)):
         added, known = added + page.added, known + page.known
         progress(added + known)
-        if page.chunks:
-            rang = _ring(page.chunks)
-    return Submitted(intake.seal(db, submission), added, known, rang)
+        bell.ring(page.chunks)
+    return Submitted(intake.seal(db, submission), added, known, bell.last_ring())
 
 
 def preview(folder: Path, *, config: Settings, manifest: Path | None) -> list[FoundFile]:
@@ -112,7 +112,30 @@ def _registered(db: Database, submission: Submission, found: Iterable[list[Found
             yield writing.result()
 
 
-def _ring(chunks: int) -> bool:
+@dataclass
+class _Bell:
+    """Rings for the first chunks at once, then now and then, and for the last ones: a ring wakes a worker until
+    nothing waits, so that ringing for each page would only cost."""
+
+    due: float = 0.0
+    unrung: int = 0  # chunks
+    rang: bool = True
+
+    def ring(self, chunks: int) -> None:
+        """Note these chunks, and ring where it is time."""
+        self.unrung += chunks
+        if self.unrung and time.monotonic() >= self.due:
+            self.last_ring()
+            self.due = time.monotonic() + RING_SECONDS
+
+    def last_ring(self) -> bool:
+        """Ring for whatever was not rung for; whether the queue answered the last time that it was asked."""
+        if self.unrung:
+            self.rang, self.unrung = _is_heard(self.unrung), 0
+        return self.rang
+
+
+def _is_heard(chunks: int) -> bool:
     try:
         queue.ring(chunks)
     except QueueUnreachable:

@@ -7,11 +7,15 @@ import subprocess
 import sys
 
 import pytest
+import redis
 
 from db.errors import RootUnavailable
+from db.store.connection import database
 from db.words import Reason
+from producer import intake, submission
 from producer.intake import find_files
 from producer.manifest import Manifest
+from workers import queue
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"not looked at here"
 
@@ -64,6 +68,35 @@ def test_what_is_no_regular_file_is_found_and_not_opened(tmp_path):
         "loop": Reason.OUTSIDE_ROOT,
         "large.png": Reason.TOO_LARGE,
     }
+
+
+@pytest.mark.parametrize("longest", [10**9, -1])
+def test_one_reader_or_several_find_the_same_in_the_same_order(tmp_path, monkeypatch, longest):
+    monkeypatch.setattr(intake, "LONG", longest)  # below that, files at hand are read by one
+    names = [f"{folder}/{n:03}.png" for folder in "ab" for n in range(300)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(PNG + name.encode())
+
+    files = list(find_files(tmp_path, max_bytes=10_000, manifest=Manifest()))
+
+    assert [found.path for found in files] == names
+    assert all(found.sha256 == hashlib.sha256(PNG + found.path.encode()).hexdigest() for found in files)
+
+
+def test_the_first_page_is_rung_for_at_once_and_the_last_one_too(home, queue_server, tmp_path):
+    for n in range(submission.FIRST_PAGE + 1):
+        (tmp_path / f"{n:04}.png").write_bytes(PNG + str(n).encode())
+    rings = []
+
+    def answered(found):
+        rings.append(queue.length())
+        redis.Redis.from_url(queue_server.replace("redis+socket", "unix")).flushall()
+
+    submission.submit(database(), tmp_path, site_name="local", progress=answered)
+
+    assert rings[0] == 0 < rings[1]
+    assert queue.length() > 0
 
 
 def test_names_survive_byte_by_byte(tmp_path):

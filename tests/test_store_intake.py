@@ -233,3 +233,33 @@ def test_a_file_that_changed_while_its_submission_was_interrupted_stays_one_scan
     intake.add_page(db, what, [found("one.png", "as it is now"), found("two.png")])
 
     assert reading.totals(db, intake.seal(db, what)).found == 2
+
+
+def test_every_column_of_a_large_page_reaches_the_tables_as_it_was_found(db):
+    files = [
+        found(f"\udcff{n:04}.png", patient=f"P{n}", study="1.2", age=n / 7, tags={"sex": "F", "spacing_mm": [n, 0.5]})
+        if n % 3
+        else found(f"{n:04}.txt", reason=Reason.NOT_AN_IMAGE, detail="starts with %s and ?")
+        for n in range(700)
+    ]
+
+    batch = submitted(db, files, chunk_size=64)
+
+    with db.reading() as session:
+        columns = (Scan.path, Scan.size, Scan.sha256, Scan.patient, Scan.study, Scan.age, Scan.tags)
+        kept = session.execute(select(*columns).order_by(Scan.id)).all()
+        details = set(session.scalars(select(Outcome.detail)))
+    assert [tuple(row) for row in kept] == [
+        (f.path, f.size, f.sha256, f.patient, f.study, f.age, f.tags) for f in files
+    ]
+    assert details == {"starts with %s and ?"}
+    assert reading.totals(db, batch).reasons == {"not_an_image": 234}
+    assert [len(claim(db).scans) for _ in range(8)] == [64] * 7 + [18]
+
+
+def test_contents_sent_long_ago_are_found_among_many(db):
+    submitted(db, folder(300), "/monday")
+
+    batch = submitted(db, folder(600), "/tuesday")
+
+    assert (reading.totals(db, batch).reasons, reading.totals(db, batch).waiting) == ({"duplicate": 300}, 300)

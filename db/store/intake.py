@@ -1,20 +1,22 @@
 """Batches and the scans found in a folder."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Row, Table, exists, insert, select
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Chunk, Outcome, Scan, Site
+from db.store.bulk import among, insert_rows
 from db.store.connection import Database, now
 from db.store.reading import printable
 from db.words import Kind, Reason
 
 # The bare tables: rows of a page go in without the bookkeeping of mapped objects.
-SCANS, OUTCOMES = cast(Table, Scan.__table__), cast(Table, Outcome.__table__)
+SCANS, OUTCOMES, CHUNKS = (cast(Table, of.__table__) for of in (Scan, Outcome, Chunk))
+COLUMNS = ("key", "batch_id", "chunk_id", "path", "size", "sha256", "patient", "study", "age", "tags")  # of SCANS
 ROUTINE, URGENT = 0, 10  # priorities of chunks
 
 
@@ -130,15 +132,17 @@ def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile
         Batch.trained_model_id == submission.trained_model_id,
     )
     columns = select(Scan.sha256, Batch.root, Scan.path).join(Batch, Scan.batch_id == Batch.id).where(*same)
-    contents = {found.sha256 for found in files if found.sha256}
-    unread = [found.path for found in files if found.sha256 is None]
     never_seen = exists().where(Outcome.scan_id == Scan.id, Outcome.reason.in_(NEVER_SEEN))
-    rows = session.execute(
-        columns.where(Scan.sha256.in_(contents), ~(never_seen & Batch.sealed_at.is_not(None))).order_by(Scan.id)
-    ).all()
-    if unread:
-        by_path = columns.where(Batch.root == submission.root, Scan.sha256.is_(None), Scan.path.in_(unread))
-        rows = [*rows, *session.execute(by_path)]
+    rows: list[Row[str | None, str, str]] = []
+    # Contents alone first: that question has one index to go by, and mostly no answer.
+    contents = [found.sha256 for found in files if found.sha256]
+    if ids := session.scalars(select(Scan.id).where(among(session, Scan.sha256, contents))).all():
+        seen = columns.where(among(session, Scan.id, ids), ~(never_seen & Batch.sealed_at.is_not(None)))
+        rows += session.execute(seen.order_by(Scan.id))
+    if unread := [found.path for found in files if found.sha256 is None]:
+        rows += session.execute(
+            columns.where(Batch.root == submission.root, Scan.sha256.is_(None), Scan.path.in_(unread))
+        )
     found: Earlier = {}
     for sha256, root, path in rows:
         found.setdefault(sha256, []).append(_Sent(root, path))
@@ -146,7 +150,7 @@ def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile
 
 
 def _is_known(found: FoundFile, earlier: Earlier, root: str) -> bool:
-    return _Sent(root, found.path) in earlier.get(found.sha256, ())
+    return found.sha256 in earlier and _Sent(root, found.path) in earlier[found.sha256]
 
 
 def _is_open(submission: Submission) -> tuple[ColumnElement[bool], ...]:
@@ -182,92 +186,69 @@ def _open_batch(session: Session, submission: Submission) -> int:
     return batch.id
 
 
-@dataclass
-class _Row:
-    """A file on its way into the tables."""
-
-    found: FoundFile
-    key: str
-    urgent: bool
-    reason: Reason | None
-    detail: str | None
-    chunk_id: int | None = None
-
-
 def _add_scans(
     session: Session, submission: Submission, batch_id: int, new: Sequence[FoundFile], earlier: Earlier
 ) -> int:
     """Add the scans in bulk, with the outcomes that intake can give; the number of chunks made of the others."""
-    rows = _plan(new, earlier, submission)
-    waiting = [row for row in rows if row.reason is None]
-    chunks = _add_chunks(session, submission, batch_id, waiting)
-    session.execute(insert(SCANS), [_scan(batch_id, row) for row in rows])
-    rejected = [row for row in rows if row.reason is not None]
+    rejected = _rejections(new, earlier)
+    chunk_ids, chunks = _add_chunks(session, submission, batch_id, new, rejected)
+    keys = secrets.token_hex(16 * len(new))  # 32 digits each
+    rows = [
+        (keys[32 * at : 32 * at + 32], batch_id, chunk_id, f.path, f.size, f.sha256, f.patient, f.study, f.age, f.tags)
+        for at, (f, chunk_id) in enumerate(zip(new, chunk_ids, strict=True))
+    ]
+    insert_rows(session, SCANS, COLUMNS, rows)
     if rejected:
-        named = session.execute(select(Scan.key, Scan.id).where(Scan.key.in_([row.key for row in rejected])))
-        ids = {row.key: row.id for row in named}
-        session.execute(insert(OUTCOMES), [_rejected(row, ids, submission.trained_model_id) for row in rejected])
+        _add_rejections(session, submission.trained_model_id, {rows[at][0]: why for at, why in rejected.items()})
     return chunks
 
 
-def _plan(new: Sequence[FoundFile], earlier: Earlier, submission: Submission) -> list[_Row]:
+Rejection = tuple[Reason, str | None]  # with its detail
+
+
+def _rejections(new: Sequence[FoundFile], earlier: Earlier) -> dict[int, Rejection]:
+    """Which of the files no worker shall see, by position: what intake found wrong, and second copies."""
     firsts = {sha256: f"{known[0].path} (submitted before)" for sha256, known in earlier.items() if sha256}
-    rows = []
-    keys = secrets.token_hex(16 * len(new))
-    for number, found in enumerate(new):
-        key = keys[32 * number : 32 * number + 32]
-        row = _Row(found, key, found.urgent or submission.urgent, found.reason, found.detail)
-        if found.reason is None and found.sha256 in firsts:
-            row.reason, row.detail = Reason.DUPLICATE, f"same content as {printable(firsts[found.sha256])}"
-        elif found.sha256:
+    rejected: dict[int, Rejection] = {}
+    for at, found in enumerate(new):
+        if found.reason is not None:
+            rejected[at] = (found.reason, found.detail)
+        elif found.sha256 in firsts:
+            rejected[at] = (Reason.DUPLICATE, f"same content as {printable(firsts[found.sha256])}")
+        if found.sha256:
             firsts.setdefault(found.sha256, found.path)
-        rows.append(row)
-    return rows
+    return rejected
 
 
-def _scan(batch_id: int, row: _Row) -> dict[str, Any]:
-    found = row.found
-    return {
-        "key": row.key,
-        "batch_id": batch_id,
-        "chunk_id": row.chunk_id,
-        "path": found.path,
-        "size": found.size,
-        "sha256": found.sha256,
-        "patient": found.patient,
-        "study": found.study,
-        "age": found.age,
-        "tags": found.tags,
-    }
+def _add_rejections(session: Session, model_id: int, rejected: dict[str, Rejection]) -> None:
+    """The outcomes of scans, by key, that intake rejects."""
+    ids = session.execute(select(Scan.key, Scan.id).where(Scan.key.in_(rejected)))
+    at = now()
+    rows = [(scan_id, model_id, 0, Kind.REJECTED, *rejected[key], at) for key, scan_id in ids]
+    insert_rows(
+        session, OUTCOMES, ("scan_id", "trained_model_id", "generation", "kind", "reason", "detail", "at"), rows
+    )
 
 
-def _rejected(row: _Row, ids: dict[str, int], model_id: int) -> dict[str, Any]:
-    return {
-        "scan_id": ids[row.key],
-        "trained_model_id": model_id,
-        "generation": 0,
-        "kind": Kind.REJECTED,
-        "reason": row.reason,
-        "detail": row.detail,
-        "at": now(),
-    }
+def _add_chunks(
+    session: Session, submission: Submission, batch_id: int, new: Sequence[FoundFile], rejected: Container[int]
+) -> tuple[list[int | None], int]:
+    """Cut the waiting scans into chunks, urgent ones apart; each file's chunk, and how many there are."""
+    chunk_ids: list[int | None] = [None] * len(new)
+    waiting = [(at, found.urgent or submission.urgent) for at, found in enumerate(new) if at not in rejected]
+    count = 0
+    for priority in (URGENT, ROUTINE):
+        places = [at for at, is_urgent in waiting if is_urgent is (priority == URGENT)]
+        chunk = {"batch_id": batch_id, "trained_model_id": submission.trained_model_id, "priority": priority}
+        ids = _new_chunks(session, chunk, -(-len(places) // submission.chunk_size))
+        for number, at in enumerate(places):
+            chunk_ids[at] = ids[number // submission.chunk_size]
+        count += len(ids)
+    return chunk_ids, count
 
 
-def _add_chunks(session: Session, submission: Submission, batch_id: int, waiting: Sequence[_Row]) -> int:
-    """Cut the waiting scans into chunks, urgent ones apart; how many."""
-    cut = []
-    for urgent in (True, False):
-        rows = [row for row in waiting if row.urgent is urgent]
-        for start in range(0, len(rows), submission.chunk_size):
-            chunk = Chunk(
-                batch_id=batch_id,
-                trained_model_id=submission.trained_model_id,
-                priority=URGENT if urgent else ROUTINE,
-            )
-            cut.append((chunk, rows[start : start + submission.chunk_size]))
-    session.add_all(chunk for chunk, _ in cut)
-    session.flush()
-    for chunk, rows in cut:
-        for row in rows:
-            row.chunk_id = chunk.id
-    return len(cut)
+def _new_chunks(session: Session, chunk: dict[str, int], count: int) -> list[int]:
+    """Add `count` chunks that are alike; their ids, ascending: they are claimed in that order."""
+    if not count:
+        return []
+    return sorted(session.scalars(insert(CHUNKS).returning(CHUNKS.c.id), [chunk] * count))
