@@ -16,7 +16,7 @@ from db.errors import Refused
 from workers import networks, trained_models
 from workers.networks import Weights
 from workers.trained_models import IntendedUse
-from workers.training import curves, data, frozen, gate, loop, metrics, reports, ship, shortcuts
+from workers.training import curves, data, fingerprints, frozen, gate, loop, metrics, reports, ship, shortcuts
 from workers.training import study_bases as bases
 from workers.training.data import Collection, Examples, Excluded, Split
 from workers.training.recipes import Fitted, Progress, Recipe
@@ -26,6 +26,7 @@ from workers.training.strategies import Strategy
 PACKAGES = ("nightread", "keras", "tensorflow", "numpy", "opencv-python-headless")
 # The held-back side alone judges a model where it has so many images of each kind; else validation is added to it.
 ENOUGH = 30
+SEEN = (Split.TRAINING, Split.VALIDATION)  # whoever evaluates the model on these is warned
 LIMITS = (
     "Measured on images of the collections that it was trained on: at another site it may be much worse. Evaluate it "
     "on your own images before relying on a threshold.",
@@ -222,6 +223,7 @@ def _data(classes: tuple[str, ...], flag_classes: tuple[str, ...], material: Mat
             for side, examples in material.sides.items()
         },
         "excluded": [{"path": str(one.path), "why": one.why} for one in material.excluded],
+        "seen": fingerprints.of(np.concatenate([material.sides[side].pixels for side in SEEN])),
     }
 
 
