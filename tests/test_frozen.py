@@ -73,6 +73,16 @@ def test_a_damaged_file_in_the_cache_is_made_again(tmp_path):
     np.testing.assert_array_equal(again, first)
 
 
+def test_the_network_is_not_built_for_what_is_in_the_cache(tmp_path, monkeypatch):
+    values, pixels = small_weights(), dark_and_bright(4, 1).pixels
+    first = frozen.features(recipe(), values, pixels, cache=tmp_path)
+    monkeypatch.setattr(networks, "ARCHITECTURES", {})
+
+    again = frozen.features(recipe(), values, pixels, cache=tmp_path)
+
+    np.testing.assert_array_equal(again, first)
+
+
 def test_another_base_or_recipe_does_not_find_these_features(tmp_path):
     pixels = dark_and_bright(2, 1).pixels
     variants = [

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import keras
@@ -39,63 +40,78 @@ def features(
     copy: int | None = None,
     progress: Callable[[int, int], None] = nothing,
 ) -> Features:
-    """What the head of a recipe sees of pictures (N, S, S) through a frozen base, (N, F) float16.
+    """Give what the head of a recipe sees of pictures (N, S, S) through a frozen base: `Body.features` for one call."""
+    return Body(recipe, base_weights, cache).features(pixels, copy=copy, progress=progress)
 
-    `base_weights` are the folded network's; those of the head are not looked at. `copy` asks for the augmented copy of
-    that number instead of the pictures as they are: which changes it gets depends on the recipe's seed and
-    augmentation, the number and the picture alone. With a `cache` folder each picture's features are computed once
-    for a base, and what is there already survives Ctrl-C.
+
+class Body:
+    """A folded network up to its head. `weights` are the folded network's; those of its head are not looked at.
+
+    With a `cache` folder each picture's features are computed once for a base, and what is there already survives
+    Ctrl-C; where everything is there, the network is not even built.
     """
-    body = _Body(recipe, base_weights)
-    shelf = None if cache is None else cache / body.key(copy)
-    wanted = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
-    rows: dict[str, NDArray[np.float16]] = {}
-    if shelf is not None:
-        rows = {name: row for name in set(wanted) if (row := _read(shelf / f"{name}.npy", body.width)) is not None}
-    lacking = {name: image for name, image in zip(wanted, pixels, strict=True) if name not in rows}
-    names = list(lacking)
-    for start in range(0, len(names), BATCH):
-        part = names[start : start + BATCH]
-        seen = body.see(np.stack([body.changed(lacking[name], name, copy) for name in part]))
-        for name, row in zip(part, seen, strict=True):
-            rows[name] = row
-            if shelf is not None:
-                _write(shelf / f"{name}.npy", row)
-        progress(len(wanted) - len(names) + start + len(part), len(wanted))
-    return np.stack([rows[name] for name in wanted]) if wanted else np.empty((0, body.width), np.float16)
 
-
-class _Body:
-    """A folded network up to its head."""
-
-    def __init__(self, recipe: Recipe, weights: Weights) -> None:
-        self.recipe, self.size = recipe, recipe.stages[-1].size
-        with loop.computing(recipe.precision):
-            network = loop.skeleton(recipe, self.size)
+    def __init__(self, recipe: Recipe, weights: Weights, cache: Path | None = None) -> None:
+        self.recipe, self.size, self.cache = recipe, recipe.stages[-1].size, cache
         self.weights = {name: values for name, values in weights.items() if not _in_head(name)}
-        networks.assign(network, {**networks.named_weights(network), **self.weights})
-        self.model = keras.Model(network.input, network.get_layer(HEAD_LAYERS[0]).input)
-        self.width = int(self.model.output.shape[-1])
 
-    def key(self, copy: int | None) -> str:
-        """Names everything besides the picture that decides its features."""
+    def features(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        copy: int | None = None,
+        progress: Callable[[int, int], None] = nothing,
+    ) -> Features:
+        """Features (N, F) float16 of pictures (N, S, S).
+
+        `copy` asks for the augmented copy of that number instead of the pictures as they are: which changes it gets
+        depends on the recipe's seed and augmentation, the number and the picture alone.
+        """
+        wanted = [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+        shelf = None if self.cache is None else self.cache / self._key(copy)
+        known = {} if shelf is None else {name: _read(shelf / f"{name}.npy") for name in set(wanted)}
+        rows = {name: row for name, row in known.items() if row is not None}
+        lacking = {name: image for name, image in zip(wanted, pixels, strict=True) if name not in rows}
+        names = list(lacking)
+        for start in range(0, len(names), BATCH):
+            part = names[start : start + BATCH]
+            seen = self._see(np.stack([self._changed(lacking[name], name, copy) for name in part]))
+            for name, row in zip(part, seen, strict=True):
+                rows[name] = row
+                if shelf is not None:
+                    _write(shelf / f"{name}.npy", row)
+            progress(len(wanted) - len(names) + start + len(part), len(wanted))
+        return np.stack([rows[name] for name in wanted])
+
+    @cached_property
+    def _network(self) -> keras.Model:
+        with loop.computing(self.recipe.precision):
+            network = loop.skeleton(self.recipe, self.size)
+        networks.assign(network, {**networks.named_weights(network), **self.weights})
+        return keras.Model(network.input, network.get_layer(HEAD_LAYERS[0]).input)
+
+    @cached_property
+    def _digest(self) -> str:
+        return digest_of(self.weights)
+
+    def _key(self, copy: int | None) -> str:
+        """Name everything besides the picture that decides its features."""
         recipe = self.recipe
-        said = [recipe.architecture, recipe.head, str(self.size), recipe.precision, digest_of(self.weights)]
+        said = [recipe.architecture, recipe.head, str(self.size), recipe.precision, self._digest]
         if copy is not None:
             said += [str(recipe.augmentation), str(recipe.seed), str(copy)]
         return hashlib.sha256("\n".join(said).encode()).hexdigest()[:32]
 
-    def changed(self, pixels: Pixels, name: str, copy: int | None) -> Pixels:
-        """The picture, or its augmented copy of that number."""
+    def _changed(self, pixels: Pixels, name: str, copy: int | None) -> Pixels:
         if copy is None:
             return pixels
         rng = np.random.default_rng((self.recipe.seed, copy, int(name[:16], 16)))
         return augment(pixels, rng, self.recipe.augmentation)
 
-    def see(self, pixels: NDArray[np.uint8]) -> Features:
-        """Features (N, F) of at most BATCH pictures; always a full batch, so that nothing is compiled anew."""
+    def _see(self, pixels: NDArray[np.uint8]) -> Features:
+        """Look at BATCH pictures or fewer; always in a full batch, so that nothing is compiled anew."""
         padded = np.concatenate([pixels, np.zeros((BATCH - len(pixels), *pixels.shape[1:]), np.uint8)])
-        seen = self.model.predict(loop.resized(padded, self.size), batch_size=BATCH, verbose=0)
+        seen = self._network.predict(loop.resized(padded, self.size), batch_size=BATCH, verbose=0)
         limit = np.finfo(np.float16).max
         kept: Features = np.clip(seen[: len(pixels)].astype(np.float32), -limit, limit).astype(np.float16)
         return kept
@@ -105,12 +121,12 @@ def _in_head(name: str) -> bool:
     return name.split("/")[0] in HEAD_LAYERS
 
 
-def _read(path: Path, width: int) -> NDArray[np.float16] | None:
+def _read(path: Path) -> NDArray[np.float16] | None:
     try:
         row: NDArray[np.float16] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return row if row.shape == (width,) and row.dtype == np.float16 else None
+    return row if row.ndim == 1 and row.dtype == np.float16 else None
 
 
 def _write(path: Path, row: NDArray[np.float16]) -> None:
@@ -215,14 +231,12 @@ def train_head(
     tells how many pictures the base has looked at; `progress` tells of the head's epochs.
     """
     of = len(training) * (1 + copies) + len(validation)
-    done = 0
+    body, done = Body(recipe, base_weights, cache), 0
 
     def look(examples: Examples, copy: int | None) -> Features:
         nonlocal done
         before = done
-        told = features(
-            recipe, base_weights, examples.pixels, cache=cache, copy=copy, progress=lambda n, _: seen(before + n, of)
-        )
+        told = body.features(examples.pixels, copy=copy, progress=lambda n, _: seen(before + n, of))
         done += len(examples)
         seen(done, of)
         return told
