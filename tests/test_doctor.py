@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import pytest
+from ledger import folder, submitted
+from plain_models import write_plain
 from pydicom.pixels.decoders import JPEGLSLosslessDecoder
 
 from db import migrate
@@ -120,6 +122,23 @@ def test_a_damaged_model_is_a_problem(well, tmp_path, damage):
     check = next(check for check in doctor.examine(well) if check.name == "model")
 
     assert_problem(check)
+
+
+def test_a_damaged_model_that_unfinished_batches_run_with_is_a_problem(home, tmp_path):
+    db = connect(home)
+    old, new = (
+        model_folders.take_in(db, write_plain(tmp_path / version, version=version, weights=version), by="test")
+        for version in ("1", "2")
+    )
+    models.activate(db, old.id, why="test", by="test")
+    submitted(db, folder(1))
+    models.activate(db, new.id, why="test", by="test")
+    assert doctor.check_model(db).said.endswith("unfinished batches run with plain 1")
+
+    shutil.rmtree(old.folder)
+
+    assert_problem(doctor.check_model(db))
+    assert "unfinished batches run with plain 1" in doctor.check_model(db).said
 
 
 def test_every_transfer_syntax_that_intake_accepts_decodes_here():

@@ -1,6 +1,5 @@
 """The home folder and the commands over the parts of one machine."""
 
-import hashlib
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from plain_models import write_plain
 from sqlalchemy import delete
 
 from db.errors import Refused
@@ -22,8 +22,8 @@ from db.words import Role
 from deploy import home as homes
 from deploy import local, queue_server
 from webui import passwords
+from workers import model_folders
 from workers import trained_models as trained
-from workers.preprocessing import VERSION, Border
 
 
 def test_children_get_every_setting_that_was_given(tmp_path, monkeypatch):
@@ -61,32 +61,7 @@ def test_a_taken_port_is_refused_and_zero_means_a_free_one(home):
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """A small trained model's folder in place of the one that ships, whose weights need no loading here."""
-    folder = tmp_path / "shipped"
-    folder.mkdir()
-    nothing = (2).to_bytes(8, "little") + b"{}"  # a safetensors file without arrays
-    for name in ("weights.safetensors", "gate.safetensors"):
-        (folder / name).write_bytes(nothing)
-    files = {
-        name: trained.File(name, hashlib.sha256(nothing).hexdigest())
-        for name in ("weights.safetensors", "gate.safetensors")
-    }
-    model = trained.TrainedModel(
-        name="small",
-        version="1",
-        architecture="resnet50",
-        head="pooled256",
-        classes=("normal", "covid"),
-        flag_classes=("covid",),
-        input_size=64,
-        preprocessing=trained.Preprocessing(VERSION, "exact", Border()),
-        weights=files["weights.safetensors"],
-        encoding="float32",
-        map_layer="last",
-        gate=trained.Gate(files["gate.safetensors"], ("a",), 1.0),
-        intended_use=trained.IntendedUse(18, "tests"),
-        temperature=1.0,
-    )
-    trained.write_folder(folder, model, {"threshold": {"value": 0.25, "why": "a test"}})
+    folder = write_plain(tmp_path / "shipped", name="small", threshold=0.25)
     monkeypatch.setattr(trained, "SHIPPED", folder)
     return folder
 
@@ -173,6 +148,36 @@ def test_another_active_model_stays_active(home, shipped):
     ready = homes.make_ready(db)
 
     assert ready.model == "stub 1"
+
+
+def test_a_release_with_a_newer_model_lets_it_take_over_and_leaves_the_old_one_to_its_batches(fresh, shipped):
+    homes.make_ready(fresh)
+    old = models.active(fresh)
+    write_plain(shipped, name="small", version="2", weights="b")
+
+    assert homes.make_ready(fresh).model == "small 2"
+
+    assert model_folders.checked(models.get(fresh, old.id)).version == "1"
+    assert homes.make_ready(fresh).model == "small 2"
+
+
+def test_a_release_with_a_newer_model_leaves_a_choice_as_it_is(fresh, shipped, tmp_path):
+    homes.make_ready(fresh)
+    chosen = model_folders.take_in(fresh, write_plain(tmp_path / "mine", name="mine"), by="admin")
+    models.activate(fresh, chosen.id, why="ours is better", by="admin")
+    write_plain(shipped, name="small", version="2", weights="b")
+
+    assert homes.make_ready(fresh).model == "mine 1"
+    assert [model.label for model in models.registered(fresh)] == ["small 1", "mine 1", "small 2"]
+
+
+def test_a_shipped_model_that_was_retired_stays_retired(fresh, shipped, tmp_path):
+    homes.make_ready(fresh)
+    old = models.active(fresh)
+    models.activate(fresh, model_folders.take_in(fresh, write_plain(tmp_path / "m"), by="a").id, why="x", by=homes.BY)
+    models.retire(fresh, old.id, why="outdated", by="admin")
+
+    assert homes.make_ready(fresh).model == "plain 1"
 
 
 def test_a_home_that_others_may_enter_is_closed_to_them(fresh, shipped):

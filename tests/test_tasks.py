@@ -11,7 +11,7 @@ import pytest
 from conftest import STUB
 
 from db.files import derived_path
-from db.store import models, reading, scoring, worklist
+from db.store import models, reading, scoring, thresholds, worklist
 from db.store.connection import connect
 from db.store.sites import every_site
 from db.words import Cause, Kind, Reason
@@ -328,6 +328,18 @@ def test_a_model_that_cannot_run_holds_up_no_other(night, tmp_path):
 
     assert reading.totals(night.db, new).scored == 1
     assert (reading.totals(night.db, old).waiting, reading.totals(night.db, old).failed) == (1, 0)
+
+
+def test_a_worker_keeps_pictures_by_the_threshold_that_rules_today(night):
+    night.device = lambda batch: np.full(len(batch), 0.4)
+    night.scan("one.png")
+    night.submit()
+    thresholds.set_threshold(night.db, night.model.id, 0.3, why="more", by="test")  # after the worker loaded the model
+
+    night.work()
+
+    assert night.lines()["one.png"].flagged
+    assert len(list(night.hand.config.derived.rglob("*.heat.png"))) == 1
 
 
 def test_urgent_scans_come_first(night, tmp_path):

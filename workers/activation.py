@@ -13,11 +13,15 @@ def shortcut_refusal(report: dict[str, Any]) -> str | None:
     model = auc(audit, "model")
     probes = {said: auc(audit, name) for name, said in PROBES.items()}
     if model is None or None in probes.values():
-        return "its report has no shortcut audit, so nothing shows that it reads lungs and not frames or files"
+        verdict = audit.get("verdict") if isinstance(audit, dict) else None
+        said = f" ({verdict.rstrip('.')})" if isinstance(verdict, str) else ""
+        return (
+            f"its report has no whole shortcut audit{said}, so nothing shows that it reads lungs, not frames or files"
+        )
     near = [
         f"{said} alone reaches AUC {value:.3f}"
         for said, value in probes.items()
-        if value is not None and round(model - value, 9) <= MARGIN
+        if value is not None and round(model - value, 9) < MARGIN
     ]
     if not near:
         return None

@@ -1,4 +1,4 @@
-"""The admin's commands for workers and trained models. Celery and the engines load when a worker starts."""
+"""The admin's commands for workers. Celery and the engines load when a worker starts."""
 
 import json
 import logging
@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from db.settings import settings
-from db.store import models as model_store
 from db.store import reading, scoring
 from db.store.connection import database
 from db.words import Exit
@@ -74,27 +73,6 @@ def workers(is_json: bool) -> int:
             state = "alive" if one.alive else "stopped" if one.stopped else f"silent for {one.silent:,.0f} s"
             click.echo(f"{one.name:<40} {state:<20} {one.scans:>10,} scans  {one.doing}")
     return Exit.DONE if any(one.alive for one in known) else Exit.PARTIAL
-
-
-@click.group()
-def models() -> None:
-    """Trained models."""
-
-
-@models.command("list")
-@click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
-def list_models(is_json: bool) -> None:
-    """Registered trained models; new batches run with the active one."""
-    db = database()
-    active = model_store.active(db).id
-    known = model_store.registered(db)
-    if is_json:
-        fields = ("id", "name", "version", "architecture", "threshold", "weights_sha256", "folder")
-        _print_json([{**{f: getattr(one, f) for f in fields}, "active": one.id == active} for one in known])
-        return
-    for one in known:
-        mark = "active" if one.id == active else ""
-        click.echo(f"{one.label:<32} {one.architecture:<12} threshold {one.threshold:.3f}  {mark}")
 
 
 def _print_json(value: Any) -> None:

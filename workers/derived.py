@@ -19,8 +19,13 @@ def keep(
     Raises UnreadableImage and RootUnavailable as reading the original does."""
     from workers.scoring import heatmap_png  # in the child only, like everything that loads TensorFlow
 
-    _write(derived_path(folder, key, "image"), decoders.review_copy(source))
+    keep_copy(folder, decoders, source, key)
     _write(derived_path(folder, key, "heat"), heatmap_png(prediction.heat(), evidence))
+
+
+def keep_copy(folder: Path, decoders: DecoderPool, source: Source, key: str) -> None:
+    """Write the review copy alone. Raises as `keep` does."""
+    _write(derived_path(folder, key, "image"), decoders.review_copy(source))
 
 
 def _write(path: Path, content: bytes) -> None:

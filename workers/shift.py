@@ -181,10 +181,15 @@ def shift() -> Shift:
     config = settings()
     cv2.setNumThreads(1)  # the cores are the engine's
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "-1")
-    decoders = DecoderPool(
+    device = "cpu" if visible in ("-1", "") else f"gpu:{visible}"
+    return Shift(config, database(), device, decoder_pool(config))
+
+
+def decoder_pool(config: Settings) -> DecoderPool:
+    """Decoder processes as the settings have them: as many as cores, limited in memory and time."""
+    return DecoderPool(
         config.decoders or len(os.sched_getaffinity(0)),
         limits(config),
         memory_bytes=config.decode_memory_mb * 1_000_000,
         seconds=config.decode_seconds,
     )
-    return Shift(config, database(), "cpu" if visible in ("-1", "") else f"gpu:{visible}", decoders)

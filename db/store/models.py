@@ -169,7 +169,10 @@ def retirement(db: Database, model_id: int) -> Decision | None:
 def registered(db: Database) -> list[ModelView]:
     """Every registered trained model, in the order of registration."""
     with db.reading() as session:
-        return [view(session, model_id) for model_id in session.scalars(select(TrainedModel.id)).all()]
+        return [
+            view(session, model_id)
+            for model_id in session.scalars(select(TrainedModel.id).order_by(TrainedModel.id)).all()
+        ]
 
 
 def get(db: Database, model_id: int) -> ModelView:
