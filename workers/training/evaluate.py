@@ -4,6 +4,7 @@ Keras and what stands on it load when the command runs, not when the command lin
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _evaluate(
     served: Served, paths: Sequence[Path], renamed: dict[str, str], device: str, *, held_back: bool
 ) -> "Evaluation":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if device == "cpu" else "2")  # that it saw no GPU is no news
     from workers.training import evaluation
     from workers.training.bars import counting
 

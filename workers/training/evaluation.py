@@ -24,10 +24,12 @@ FIGURES = ("auc", "sensitivity", "specificity", "accuracy", "precision", "f1")
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images to judge by, each picture once, with labels counting into the model's classes; and what was left out."""
+    """Images to judge by, each picture once, with labels counting into the model's classes; what was left out; and
+    words for where they come from."""
 
     examples: Examples
     excluded: tuple[Excluded, ...]
+    source: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Evaluation:
     class_scores: NDArray[np.float32]
     passed: NDArray[np.bool_]
     excluded: tuple[Excluded, ...]
+    source: str
     seen: int | None
 
     @property
@@ -67,10 +70,10 @@ class Evaluation:
         """A report of these images for `reports.page`."""
         told = self.as_json()
         figures = {name: told[name] for name in FIGURES if told[name]}
-        seen = [f"{self.seen:,} of these images trained the model: the figures flatter it."] if self.seen else []
+        flattering = f"{self.seen} of these images trained the model or chose its threshold: the figures flatter it."
         return {
             "judged": {"images": told["n"], **figures},
-            "judged_on": "images given to `nightread evaluate`",
+            "judged_on": self.source,
             "threshold": {"value": self.threshold, "why": ""},
             "rejected": {name: count for name, count in told["rejected"].items() if count},
             "data": {
@@ -79,7 +82,7 @@ class Evaluation:
                 "counts": {"judged": told["images"]},
                 "excluded": told["excluded"],
             },
-            "limits": seen,
+            "warnings": [flattering] if self.seen else [],
             "made_by": {"created": datetime.now(UTC).isoformat(timespec="seconds")},
             **self._tables(),
         }
@@ -131,7 +134,8 @@ def read(
     if not len(kept):
         what = "of the held-back tenth" if held_back else "that can be read"
         raise DataRefused(f"{', '.join(map(str, paths))}: no image {what}")
-    return Labelled(kept, (*unreadable, *left_out))
+    source = f"images of {', '.join(path.resolve().name for path in paths)}"
+    return Labelled(kept, (*unreadable, *left_out), f"{source}, the held-back tenth" if held_back else source)
 
 
 def evaluate(
@@ -156,7 +160,7 @@ def evaluate(
     if not passed.any():
         raise DataRefused(f"the gate took none of the {len(examples)} images for a chest X-ray: nothing has a score")
     seen = _seen(folder, examples.pixels)
-    return Evaluation(model, threshold, examples, class_scores, passed, labelled.excluded, seen)
+    return Evaluation(model, threshold, examples, class_scores, passed, labelled.excluded, labelled.source, seen)
 
 
 def _counting_as(entries: Sequence[Listed], model: TrainedModel, renamed: Mapping[str, str]) -> dict[str, int]:

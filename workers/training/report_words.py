@@ -20,7 +20,7 @@ MEANINGS = {
 
 def summary(report: Report, flag: str) -> list[str]:
     """Sentences for the top of the page; `flag` names what is looked for."""
-    return [*_judged(report, flag), *_screened(report, flag), *_standing(report)]
+    return [*report.get("warnings", ()), *_judged(report, flag), *_screened(report, flag), *_standing(report)]
 
 
 def flag_words(report: Report, classes: list[str]) -> str:
@@ -79,11 +79,12 @@ def _screened(report: Report, flag: str) -> Iterator[str]:
         return
     prevalence = float(report.get("prevalence", curves.PREVALENCE))
     ill = 1000 * prevalence
-    missed = ill * (1 - figures["sensitivity"]["value"])
+    missed, most_missed = (ill * (1 - figures["sensitivity"][bound]) for bound in ("value", "low"))
     flagged = ill - missed + (1000 - ill) * (1 - figures["specificity"]["value"])
     yield (
         f"If {ill:.3g} of 1,000 people screened had {flag} (an assumption: put your own figure in its place), it would "
-        f"flag about {flagged:.0f} of the 1,000 and miss about {missed:.1f} of the {ill:.3g}."
+        f"flag about {flagged:.0f} of the 1,000 and miss about {missed:.1f} of the {ill:.3g} (it may be as many as "
+        f"{most_missed:.1f})."
     )
 
 

@@ -39,6 +39,7 @@ SECTIONS = frozenset(
         "held_back",
         "judged",
         "judged_on",
+        "warnings",
         "calibration",
         "thresholds",
         "roc",

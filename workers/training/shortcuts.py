@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from workers import images
+from workers.activation import MARGIN
 from workers.training import metrics
 from workers.training.examples import Examples, draw
 
@@ -35,7 +36,6 @@ THUMBNAIL = 8
 LUNGS = (((0.30, 0.48), (0.17, 0.34)), ((0.70, 0.48), (0.17, 0.34)))
 FEWEST = 10  # images of a kind, below which nothing can be judged
 MOST = 4000  # training images that a probe learns from
-MARGIN = 0.05  # of AUC: a probe this near to the model is suspicious
 FORMATS = tuple(reader.name for reader in images.READERS)
 TREES = 300
 SEED = 1
@@ -75,7 +75,7 @@ def audit(training: Examples, judged: Examples, flags: Sequence[int], score: Sco
 def verdict_on(found: dict[str, metrics.Figure]) -> str:
     """Say in words whether a probe comes near the model."""
     model = found["model"].value
-    near = [name for name in SUSPECTS if name in found and found[name].value > model - MARGIN]
+    near = [name for name in SUSPECTS if name in found and round(model - found[name].value, 9) < MARGIN]
     if near:
         said = " and ".join(f"{SUSPECTS[name]} (AUC {found[name].value:.3f})" for name in near)
         return (
