@@ -66,7 +66,7 @@ def read(
         for entry in found
         if entry.label not in names
     ]
-    _require_each(names, Counter(entry.label for entry in asked), _named(data), "images")
+    _require_each(names, Counter(entry.label for entry in found), _named(data), "images")
     examples, unreadable = read_listed(asked, [names.index(entry.label) for entry in asked], size, progress)
     _require_each(names, Counter(names[example.label] for example in examples), _named(data), "readable images")
     return Collection(names, tuple(examples), (*foreign, *unreadable))
@@ -81,7 +81,8 @@ def _classes(data: Sequence[Path], found: Sequence[Listed]) -> tuple[str, ...]:
 
 def _require_each(names: Sequence[str], counts: Counter[str], named: str, what: str) -> None:
     if lacking := [name for name in names if not counts[name]]:
-        raise DataRefused(f"{named}: no {what} of class {', '.join(lacking)} (classes: {', '.join(names)})")
+        there = ", ".join(sorted(set(counts) - set(lacking))) or "nothing"
+        raise DataRefused(f"{named}: no {what} of class {', '.join(lacking)}, but of {there}")
 
 
 def _named(data: Sequence[Path]) -> str:

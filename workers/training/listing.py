@@ -31,10 +31,13 @@ def listed(data: Path) -> list[Listed]:
     Hidden files are passed over. Raises DataRefused where DATA is neither, has no class, or where the CSV lacks a
     column, a label, a file that it names, or uses an unknown word for a side.
     """
-    if data.is_dir():
-        return list(_in_folder(data))
-    if data.is_file():
-        return _in_csv(data)
+    try:
+        if data.is_dir():
+            return list(_in_folder(data))
+        if data.is_file():
+            return _in_csv(data)
+    except OSError as error:
+        raise DataRefused(f"{data} cannot be read: {error.strerror}") from error
     raise DataRefused(f"{data}: neither a folder of class folders nor a CSV file")
 
 
