@@ -19,9 +19,10 @@ lint: $(STAMP)  ## style, strict types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake
+bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake, the list meanwhile
 	$(BIN)/python tests/bench/night.py
 	$(BIN)/python tests/bench/intake.py
+	$(BIN)/python tests/bench/web.py
 
 setup: $(STAMP)  ## only the environment
 

@@ -56,5 +56,9 @@ class DataRefused(Refused):
     """Labelled images that nothing can be learned or measured from as they are."""
 
 
+class NothingScores(NightreadError):
+    """Scans wait, and no worker comes to score them: waiting longer would be in vain."""
+
+
 class DecodersUnavailable(NightreadError):
     """No decoder process starts: broken machinery, not a reason to reject a scan."""

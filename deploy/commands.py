@@ -10,6 +10,7 @@ from types import FrameType
 import click
 from sqlalchemy import make_url
 
+from db.errors import NothingScores
 from db.settings import Settings
 from db.store import reading
 from db.store.connection import Database, database
@@ -119,8 +120,11 @@ def _screen(folder: Path, *, site_name: str, is_json: bool) -> int:
     with _stopping(_interrupt), local.Helper(db, say=say) as helper:
         with progress.counting("files found:") as show:
             done = submission.submit(db, folder, site_name=site_name, progress=show)
-        if not reading.totals(db, done.batch_id).is_done:
-            progress.wait(db, done.batch_id, check=helper.need)
+        try:
+            if not reading.totals(db, done.batch_id).is_done:
+                progress.wait(db, done.batch_id, check=helper.need)
+        except NothingScores as error:
+            say(f"nightread: {error}")
     return _report(db, done.batch_id, is_json=is_json)
 
 

@@ -16,11 +16,14 @@ from db.errors import DatabaseUnreachable, Refused
 from db.settings import Settings
 from db.store import scoring
 from db.store.connection import Database
+from db.store.reading import Totals
 from deploy import queue_server
+from deploy.standstill import Standstill
 from deploy.supervisor import Part, Say, Supervisor
 from workers.devices import devices, worker_command
 
 QUEUE, SWEEP, WEB = "queue", "sweep", "web"
+WORKERS = 2  # their stage: they stop first
 LOOK_SECONDS = 0.5
 
 
@@ -43,7 +46,7 @@ def scoring_parts(config: Settings) -> list[Part]:
     """The sweep and one worker for each device."""
     surrounding = environment(config)
     workers = [
-        Part(f"worker-{device.replace(':', '-')}", partial(worker_command, device), surrounding, stage=2)
+        Part(f"worker-{device.replace(':', '-')}", partial(worker_command, device), surrounding, stage=WORKERS)
         for device in devices()
     ]
     return [Part(SWEEP, partial(_ours, "sweep"), surrounding), *workers]
@@ -96,6 +99,8 @@ class Helper:
         self._db, self._say = db, say
         self._is_needed, self._ending = threading.Event(), threading.Event()
         self._failure: BaseException | None = None
+        self._supervisor: Supervisor | None = None
+        self._standstill = Standstill(db, stage=WORKERS)
         self._thread = threading.Thread(target=self._help, name="helper", daemon=True)
 
     def __enter__(self) -> "Helper":
@@ -106,11 +111,14 @@ class Helper:
         self._ending.set()
         self._thread.join()
 
-    def need(self) -> None:
-        """Scans wait: start what is not running. Raises what made a start fail."""
+    def need(self, totals: Totals | None) -> None:
+        """These scans wait: start what is not running. Raises what made a start fail, and NothingScores where
+        waiting longer would be in vain."""
         self._is_needed.set()
         if self._failure is not None:
             raise self._failure
+        if totals is not None:
+            self._standstill.look(totals, self._supervisor)
 
     def _help(self) -> None:
         try:
@@ -127,6 +135,7 @@ class Helper:
         supervisor = Supervisor(config.home / "logs", lock, self._say)
         try:
             supervisor.start([*queue_parts(config), *scoring_parts(config)])
+            self._supervisor = supervisor
             self._ending.wait()
         finally:
             supervisor.stop()

@@ -43,6 +43,7 @@ class _Kept:
     started: float = 0.0
     delay: float = FIRST_DELAY
     due: float = 0.0
+    deaths: int = 0
 
 
 @dataclass
@@ -88,6 +89,14 @@ class Supervisor:
             if kept.process is not None:
                 undertaker.kill_group(kept.process.pid)
 
+    def deaths(self, *, stage: int) -> int:
+        """How often parts of a stage ended unasked, or could not be started again."""
+        return sum(kept.deaths for kept in self._kept if kept.part.stage == stage)
+
+    def last_lines(self, *, stage: int) -> str:
+        """The last line of each log of a stage's parts, with the file that it stands in."""
+        return "".join(self._last(kept) for kept in self._kept if kept.part.stage == stage)
+
     def log_of(self, name: str) -> Path:
         """Where a part's output goes."""
         return self.logs / f"{name}.log"
@@ -127,6 +136,7 @@ class Supervisor:
                 self._relaunch(kept)
         elif (status := kept.process.poll()) is not None:
             self._bury(kept)
+            kept.deaths += 1
             if now - kept.started > HEALTHY_SECONDS:
                 kept.delay = FIRST_DELAY
             self.say(f"{kept.part.name} {_ending(status)}; starting it again in {kept.delay:g} s{self._last(kept)}")
@@ -139,6 +149,7 @@ class Supervisor:
             self._launch(kept)
         except (NightreadError, OSError) as error:
             self.say(f"{kept.part.name} cannot start: {error}")
+            kept.deaths += 1
             kept.due, kept.delay = time.monotonic() + kept.delay, min(2 * kept.delay, LONGEST_DELAY)
 
     def _bury(self, kept: _Kept) -> None:

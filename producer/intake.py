@@ -168,12 +168,11 @@ def _read(path: str, descriptor: int, max_bytes: int) -> FoundFile:
     size = about.st_size
     if size > max_bytes:
         return FoundFile(path, size, None, Reason.TOO_LARGE, f"{size:,} bytes; the limit is {max_bytes:,}")
-    block = beginning = os.read(descriptor, min(BLOCK, size + 1))
-    digest, read = hashlib.sha256(), 0
-    while block:
+    beginning = os.read(descriptor, min(BLOCK, size + 1))
+    digest, read = hashlib.sha256(beginning), len(beginning)
+    while read != size and (block := os.read(descriptor, min(BLOCK, max(size + 1 - read, 1)))):
         digest.update(block)
         read += len(block)
-        block = os.read(descriptor, min(BLOCK, max(size + 1 - read, 1)))
     return _recognised(FoundFile(path, read, digest.hexdigest()), beginning)
 
 

@@ -30,11 +30,13 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.update(task, completed=count)
 
 
-def wait(db: Database, batch_id: int, *, check: Callable[[], None] = lambda: None) -> Totals:
-    """Return once every scan of the batch has its outcome. `check` is called between looks and may raise.
+def wait(db: Database, batch_id: int, *, check: Callable[[Totals | None], None] = lambda totals: None) -> Totals:
+    """Return once every scan of the batch has its outcome. `check` is told each look at it (None where there was no
+    answer) and may raise.
     A database that is away for a moment is asked again."""
     with _bar() as show:
         while True:
+            totals: Totals | None = None
             try:
                 totals = reading.totals(db, batch_id)
                 show(totals)
@@ -42,7 +44,7 @@ def wait(db: Database, batch_id: int, *, check: Callable[[], None] = lambda: Non
                     return totals
             except DatabaseUnreachable as error:
                 click.echo(f"waiting: {error}", err=True)
-            check()
+            check(totals)
             time.sleep(POLL_SECONDS)
 
 

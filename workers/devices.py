@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 RESTART_SECONDS = 5.0
+REFUSES = "refuses "  # and a trained model's label: how a worker's heartbeat says that it cannot run that
 
 
 def devices() -> list[str]:

@@ -18,7 +18,7 @@ from db.settings import Settings, settings
 from db.store import models, scoring
 from db.store.connection import Database, database
 from workers.decoding import DecoderPool
-from workers.devices import worker_name
+from workers.devices import REFUSES, worker_name
 from workers.images import Limits
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Shift:
     decoders: DecoderPool
     name: str = ""
     doing: str = "starting"
+    idle: str = "waiting"  # what the heartbeat says between rings
     scans: int = 0
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     _loaded: dict[int, Loaded] = field(default_factory=dict)
@@ -79,6 +80,11 @@ class Shift:
                 del self._loaded[next(iter(self._loaded))]
             self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
         return self._loaded[model_id]
+
+    def refuse(self, model_id: int) -> None:
+        """Leave a trained model alone that this worker cannot run, and say so in the heartbeat."""
+        self.refused.add(model_id)
+        self.idle = f"{REFUSES}{models.get(self.db, model_id).label}"
 
     def smaller(self, loaded: Loaded) -> Loaded:
         """The same trained model with half the batch, after the device ran out of memory. Raises MemoryError when

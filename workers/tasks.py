@@ -57,7 +57,7 @@ def work(hand: Shift) -> None:
                 finish(hand, prepared)
         finally:
             _release(hand, upcoming)
-            hand.doing = "waiting"
+            hand.doing = hand.idle
 
 
 def next_chunk(hand: Shift, until: float) -> Prepared | None:
@@ -70,7 +70,7 @@ def next_chunk(hand: Shift, until: float) -> Prepared | None:
             loaded = hand.model(model_id)
         except ModelRefused as error:
             log.error("model %d: its batches wait: %s", model_id, error)
-            hand.refused.add(model_id)
+            hand.refuse(model_id)
             continue
         claim = hand.claim(model_id)
         if claim is None:
@@ -240,10 +240,15 @@ def _begin(**kwargs: Any) -> None:
     hand = shift()
     hand.start_beating()
     try:
-        hand.model(models.active(hand.db).id)
+        active = models.active(hand.db).id
+        try:
+            hand.model(active)
+        except ModelRefused as error:
+            log.error("model %d: its batches wait: %s", active, error)
+            hand.refuse(active)
     except NightreadError as error:
         log.error("%s", error)
-    hand.doing = "waiting"
+    hand.doing = hand.idle
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
