@@ -4,13 +4,16 @@ import json
 import subprocess
 import sys
 
+import click
 import cv2
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_models import offer_small
 
 from db.errors import DataRefused
+from workers import networks
 from workers.training import (
     data,
     frozen,
@@ -19,10 +22,12 @@ from workers.training import (
     study_bases,
     study_curve,
     study_draws,
+    study_heads,
     study_intervals,
     study_paper,
 )
 from workers.training.examples import Split
+from workers.training.study_protocol import Protocol
 
 SMALL = ("--architecture", "small", "--weights", "small=none", "--head", "pooled256", "--repeats", "2")
 QUICK = ("--epochs", "3", "--learning-rate", "0.01", "--batch-size", "8")
@@ -80,7 +85,7 @@ def test_table4_puts_ours_beside_the_papers_for_every_architecture_with_weights(
 def test_table5_augments_what_trains_and_a_second_run_skips_the_base(small, two_classes, tmp_path, monkeypatch):
     asked = ("table5", "--data", two_classes, *SMALL, *QUICK, "--images", "20", "--copies", "2", "--cache", tmp_path)
     first = json.loads(run(*asked, "--json").stdout)
-    monkeypatch.delattr(frozen._Body, "see")
+    monkeypatch.delattr(frozen.Body, "_see")
     second = json.loads(run(*asked, "--json").stdout)
 
     assert second["rows"][0]["repeats"] == first["rows"][0]["repeats"]
@@ -243,6 +248,34 @@ def test_the_shipped_base_is_said_to_have_seen_the_collection():
 
     assert "not unseen" in base.label
     assert not any(name.startswith(("hidden", "scores")) for name in base.weights)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_scores_are_those_of_the_head_in_keras(classes):
+    rng = np.random.default_rng(1)
+    known = study_heads.Features(rng.standard_normal((40, 6)).astype(np.float16))
+    labels = np.arange(40) % classes
+
+    head = study_heads.fit(known, labels, np.arange(40), Protocol(epochs=2, learning_rate=0.05), classes=classes)
+
+    rows = keras.Input((6,))
+    model = keras.Model(rows, networks.classifier(rows, classes))
+    networks.assign(model, head.weights)
+    expected = model.predict(known.plain.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(study_heads.scores(head, known.plain), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--architecture", "resnet5"), "no architecture 'resnet5'"),
+        (("--weights", "vgg19"), "ARCHITECTURE=... is needed"),
+        (("--augment", "sharpen"), "'sharpen' is neither a preset"),
+    ],
+)
+def test_a_wrong_option_is_told_before_any_image_is_read(options, said, tmp_path):
+    with pytest.raises(click.BadParameter, match=said):
+        run("table5", "--data", tmp_path, *options)
 
 
 def test_help_loads_no_framework():

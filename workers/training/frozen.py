@@ -88,7 +88,10 @@ class Body:
         with loop.computing(self.recipe.precision):
             network = loop.skeleton(self.recipe, self.size)
         networks.assign(network, {**networks.named_weights(network), **self.weights})
-        return keras.Model(network.input, network.get_layer(HEAD_LAYERS[0]).input)
+        body = keras.Model(network.input, network.get_layer(HEAD_LAYERS[0]).input)
+        # Not compiled, Keras would take XLA (see loop.compile_model).
+        body.compile(jit_compile="auto" if keras.config.backend() == "jax" else False)
+        return body
 
     @cached_property
     def _digest(self) -> str:

@@ -9,7 +9,8 @@ results); `--out` gets both, and the plots.
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from db.errors import NightreadError
 from workers.training.study_protocol import Protocol
 
 if TYPE_CHECKING:
@@ -102,8 +104,10 @@ def small_sample(**given: Any) -> None:
     asked = Asked.of(given, architectures=("resnet50",))
     from workers.training import study_small
 
-    pool = asked.pool()
-    result = study_small.run(pool, asked.bases()[0], asked.protocol, say)
+    base = asked.base(asked.architectures[0])
+    with _stoppable():
+        pool = asked.pool()
+        result = study_small.run(pool, base, asked.protocol, say)
     asked.finish(pool, result, study_small.page, study_small.plots)
 
 
@@ -117,18 +121,29 @@ def learning_curve(sizes: str, **given: Any) -> None:
     counts = _counts(sizes)
     from workers.training import study_curve
 
-    pool = asked.pool()
-    result = study_curve.run(pool, asked.bases(), asked.protocol, say, counts)
+    bases = [asked.base(architecture) for architecture in asked.architectures]
+    with _stoppable():
+        pool = asked.pool()
+        result = study_curve.run(pool, bases, asked.protocol, say, counts)
     asked.finish(pool, result, study_curve.page, study_curve.plots)
 
 
 def _table(number: int, asked: "Asked") -> None:
     from workers.training import study_tables
 
-    pool = asked.pool()
     loaders = {name: partial(asked.base, name) for name in asked.architectures}
-    result = study_tables.run(number, pool, loaders, asked.protocol, say)
+    with _stoppable():
+        pool = asked.pool()
+        result = study_tables.run(number, pool, loaders, asked.protocol, say)
     asked.finish(pool, result, study_tables.page, study_tables.plots)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise NightreadError("stopped; with --cache the same command goes on from the features it has") from error
 
 
 def say(text: str) -> None:
@@ -160,6 +175,8 @@ class Asked:
         sources = _pairs(given["sources"], "--weights")
         # Weights name their architecture: asking for it a second time would be a chore.
         chosen = given["architectures"] or (tuple(sources) if len(architectures) == 1 and sources else architectures)
+        _check_architectures((*chosen, *sources))
+        _check_augmentation(given.get("augmentation", "none"))
         return cls(
             folders=given["folders"],
             classes=tuple(given["classes"].split(",")) if given["classes"] else None,
@@ -175,8 +192,6 @@ class Asked:
         """Read the images."""
         from workers.training import bars, study_draws
 
-        _check_architectures((*self.architectures, *self.sources))
-        _check_augmentation(self.protocol.augmentation)
         with bars.counting("reading") as progress:
             return study_draws.read(self.folders, self.classes, progress)
 
@@ -187,10 +202,6 @@ class Asked:
         return study_bases.load(
             architecture, self.sources.get(architecture, "imagenet"), self.descriptions.get(architecture)
         )
-
-    def bases(self) -> list["Base"]:
-        """Load all of them. Raises WeightsUnavailable for the first that is not there."""
-        return [self.base(architecture) for architecture in self.architectures]
 
     def finish(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers import networks
+from workers.networks import Weights
 from workers.training import augmentation, frozen, study_draws
 from workers.training.examples import Examples
 from workers.training.loop import targets
@@ -40,7 +41,7 @@ class Features:
 class Head:
     """A trained head, and what each epoch gave: loss, accuracy, and val_loss, val_accuracy where it was verified."""
 
-    model: keras.Model
+    weights: Weights
     history: list[dict[str, float]]
 
 
@@ -51,10 +52,8 @@ def features(base: Base, examples: Examples, protocol: Protocol, copies: int, sa
     """
     pixels = study_draws.at(examples, base.input_size).pixels
     recipe = _recipe(base.architecture, base.input_size, protocol)
-    plain, *more = (
-        frozen.features(recipe, base.weights, pixels, cache=protocol.cache, copy=copy, progress=_telling(copy, say))
-        for copy in (None, *range(copies))
-    )
+    body = frozen.Body(recipe, base.weights, protocol.cache)
+    plain, *more = (body.features(pixels, copy=copy, progress=_telling(copy, say)) for copy in (None, *range(copies)))
     return Features(plain, tuple(more))
 
 
@@ -126,7 +125,7 @@ def fit(
     epochs = _Epochs(known, wanted, trained, protocol)
     told = model.fit(epochs, epochs=protocol.epochs, validation_data=watched, verbose=0).history
     history = [dict(zip(told, map(float, values), strict=True)) for values in zip(*told.values(), strict=True)]
-    return Head(model, history)
+    return Head(networks.named_weights(model), history)
 
 
 def _head(width: int, classes: int, protocol: Protocol) -> keras.Model:
@@ -139,6 +138,14 @@ def _head(width: int, classes: int, protocol: Protocol) -> keras.Model:
 
 
 def scores(head: Head, rows: Rows) -> Scores:
-    """Score images by their features."""
-    parts = [rows[start : start + 256].astype(np.float32) for start in range(0, len(rows), 256)]
-    return np.concatenate([head.model.predict_on_batch(part) for part in parts]).astype(np.float64)
+    """Score images by their features; plain matrix products, so that no network is built for each head."""
+    return np.concatenate([_scores(head.weights, rows[start : start + 256]) for start in range(0, len(rows), 256)])
+
+
+def _scores(weights: Weights, rows: Rows) -> Scores:
+    hidden = np.maximum(rows.astype(np.float32) @ weights["hidden/kernel"] + weights["hidden/bias"], 0)
+    given = (hidden @ weights["scores/kernel"] + weights["scores/bias"]).astype(np.float64)
+    if given.shape[1] == 1:
+        return np.asarray(1 / (1 + np.exp(-np.clip(given, -700, 700))))
+    powers = np.exp(given - given.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))

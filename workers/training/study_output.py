@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from workers.training.metrics import Figure
 from workers.training.study_draws import Pool
 from workers.training.study_protocol import Protocol
 
-LIBRARIES = ("nightread", "keras", "tensorflow", "numpy", "opencv-python-headless")
+LIBRARIES = ("nightread", "keras", "tensorflow", "jax", "numpy", "opencv-python-headless")
 INTERVALS = (
     "Intervals are of 95 %. Over the repeats: t-interval of the mean, its variance enlarged for overlapping training "
     "sets (Nadeau and Bengio 2003). Over the images: bootstrap that draws test images, each with all its scores."
@@ -27,12 +27,19 @@ def made_by(protocol: Protocol, seconds: float) -> dict[str, Any]:
     """The exact command, versions and choices of a run."""
     return {
         "command": shlex.join(["nightread", *sys.argv[1:]]),
-        "versions": {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "preprocessing": preprocessing.VERSION,
         "protocol": {name: value for name, value in asdict(protocol).items() if name != "cache"},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
     }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None  # another framework than TensorFlow, say
 
 
 def about(pool: Pool, collection: str) -> dict[str, Any]:
@@ -77,10 +84,22 @@ def document(title: str, result: Mapping[str, Any], tables: Sequence[str], notes
             f"Images: {data['collection']} ({usable} usable; the held-back tenth, {data['held_back_and_untouched']:,} "
             f"images, was not touched; {data['left_out']:,} copies or unreadable files left out). "
             f"Seconds: {result['made_by']['seconds']:,.0f}.",
+            _protocol(result["made_by"]["protocol"]),
             f"    {result['made_by']['command']}",
             *tables,
             "\n".join(f"- {note}" for note in notes),
         ]
+    )
+
+
+def _protocol(chosen: Mapping[str, Any]) -> str:
+    copies = (
+        f"{chosen['copies']} augmented copies ({chosen['augmentation']})" if chosen["copies"] else "no augmentation"
+    )
+    return (
+        f"Base frozen, at {chosen['precision']}; head {chosen['head']}; {chosen['epochs']} epochs of Adam at "
+        f"{chosen['learning_rate']:g}, {chosen['batch_size']} images a step; {copies}; {chosen['repeats']} repeats; "
+        f"seed {chosen['seed']}."
     )
 
 
