@@ -677,7 +677,7 @@ def test_pictures_whose_originals_are_away_are_told_and_made_later(house, screen
     later = copies.make_copies(house, models.active(house).id)
 
     assert (told["newly_flagged"], told["pictures_made"]) == (2, 0)
-    assert "2 pictures could not be copied" in told["pictures_lacking"][0]
+    assert "2 not copied: root " in told["pictures_lacking"][0]
     assert (later.made, later.lacking) == (2, {})
 
 
@@ -688,7 +688,7 @@ def test_an_original_that_changed_is_not_shown_as_the_scan_that_was_scored(house
     told = run("threshold", "active", "--set", "0.3", "--why", "more")["set"]
 
     assert told["pictures_made"] == 1
-    assert told["pictures_lacking"] == ["1 pictures could not be copied: changed_since_submission"]
+    assert told["pictures_lacking"] == ["1 not copied: changed_since_submission"]
 
 
 # An imported model at work

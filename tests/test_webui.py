@@ -104,7 +104,7 @@ def two_models(room):
 def models_offered(page) -> list[tuple[str, str]]:
     """Label and count of each link of the selector, the shown one marked."""
     links = re.findall(
-        r'<a class="button" href="/\?model=\d+"([^>]*)><bdi>([^<]*)</bdi> <span class="number">(\d+)', page.text
+        r'<a class="button" href="/\?model=\d+"([^>]*)><bdi>([^<]*)</bdi> <span class="muted number">(\d+)', page.text
     )
     return [(label + (" *" if "aria-current" in shown else ""), count) for shown, label, count in links]
 

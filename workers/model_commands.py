@@ -228,7 +228,7 @@ def _copied(db: Database, model: ModelView) -> Copies:
 
 
 def _lacking(copies: Copies) -> list[str]:
-    return [f"{count:,} pictures could not be copied: {why}" for why, count in copies.lacking.items()]
+    return [f"{count:,} not copied: {why}" for why, count in copies.lacking.items()]
 
 
 def _address(model: ModelView) -> str:
