@@ -95,6 +95,9 @@ def status(batch: int | None, is_json: bool) -> int:
     else:
         for totals in listed:
             reports.print_totals(totals)
+            click.echo()
+        if not listed:
+            click.echo("no batch yet: `nightread submit FOLDER` makes one")
         alive_names = [f"{w.name} ({w.doing})" for w in workers if w.alive]
         click.echo(f"workers alive: {', '.join(alive_names) or 'none: start one with `nightread up`'}")
     return Exit.PARTIAL if any(one.failed or one.waiting for one in listed) else Exit.DONE
@@ -149,8 +152,12 @@ def retry(batch: int, is_json: bool) -> int:
             queue.ring(count)
     except QueueUnreachable as error:
         click.echo(f"{error}; the sweep will ring", err=True)
-    reports.print_json({"batch": batch, "retried": count}) if is_json else click.echo(f"{count:,} scans wait again")
+    reports.print_json({"batch": batch, "retried": count}) if is_json else click.echo(_retried(count))
     return Exit.DONE
+
+
+def _retried(count: int) -> str:
+    return f"{count:,} scans wait again" if count else "no scan of this batch failed: nothing to try again"
 
 
 def _print_preview(folder: Path, manifest: Path | None, *, is_json: bool) -> int:

@@ -63,16 +63,18 @@ def print_totals(totals: Totals) -> None:
         f"{totals.found:,} found = {totals.scored:,} scored + {totals.rejected:,} rejected + {totals.failed:,} failed"
         + waiting
     )
-    click.echo(
-        f"{totals.flagged:,} flagged for a physician; "
-        f"{totals.seconds:,.0f} s, {totals.images_per_second:,.1f} scans a second"
-    )
+    pace = f"; {totals.seconds:,.0f} s, {totals.images_per_second:,.1f} scans a second" if totals.scored else ""
+    click.echo(f"{totals.flagged:,} flagged for a physician{pace}")
 
 
 def print_report(db: Database, batch_id: int) -> Exit:
     """The morning report on stdout."""
     totals = reading.totals(db, batch_id)
     print_totals(totals)
+    if totals.waiting:
+        click.echo(
+            f"{totals.waiting:,} still wait: `nightread up` runs the workers, `nightread status` tells how it goes"
+        )
     _print_refused(db, totals)
     _print_flagged(db, totals)
     click.echo("\nResearch software, not for diagnosis: the machine flags, only a physician says positive.")

@@ -10,6 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import builders
 import pytest
 
 from db.store import people
@@ -17,7 +18,7 @@ from db.store.connection import connect
 from deploy import local
 from deploy.supervisor import Supervisor
 
-PATIENCE = 90.0  # seconds; the machine may be busy
+PATIENCE = 240.0  # seconds; the machine may be busy
 
 
 def start(home, *words):
@@ -131,15 +132,46 @@ def test_screen_of_an_unknown_site_is_a_usage_error_with_the_nearest_name(home, 
 def test_what_screen_lacks_is_started_by_it_and_only_while_nobody_else_does(home):
     db = connect(home)
     with local.only_one(home), local.Helper(db, say=print) as helper:
-        helper.need()
+        helper.need(None)
         time.sleep(2)
         assert not (home.home / "logs").exists()
 
     with local.Helper(db, say=print) as helper:
-        helper.need()
+        helper.need(None)
         until(lambda: (home.home / "logs" / "worker-cpu.log").exists(), "a worker of its own")
     assert processes_of(home) - {os.getpid()} == set()
     db.engine.dispose()
+
+
+def test_screen_ends_where_every_worker_refuses_the_model(home, tmp_path):
+    (tmp_path / "scan.png").write_bytes(builders.encoded(".png", builders.CHEST))
+
+    ended = start(home, "screen", str(tmp_path), "--json")  # the stub model has no folder
+    out, said = ended.communicate(timeout=PATIENCE)
+
+    assert ended.returncode == 1, said
+    assert json.loads(out)["waiting"] == 1
+    assert "every worker refuses model stub 1; 1 of 1 scans of batch 1 still wait" in said
+    assert str(home.home / "logs" / "worker-cpu.log") in said
+    assert processes_of(home) == set()
+
+
+def test_screen_ends_where_no_worker_stays_alive(home, tmp_path, monkeypatch):
+    (tmp_path / "scan.png").write_bytes(builders.encoded(".png", builders.CHEST))
+    (tmp_path / "spoilt").mkdir()
+    (tmp_path / "spoilt" / "sitecustomize.py").write_text(
+        "import sys\nif 'worker' in sys.orig_argv: raise SystemExit('no space for a worker')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "spoilt"))
+
+    ended = start(home, "screen", str(tmp_path))
+    out, said = ended.communicate(timeout=PATIENCE)
+
+    assert ended.returncode == 1, said
+    assert "workers ended 5 times with nothing done; 1 of 2 scans of batch 1 still wait" in said
+    assert said.rstrip().endswith("worker-cpu.log: SystemExit: no space for a worker")
+    assert "1 waiting" in out
+    assert processes_of(home) == set()
 
 
 def test_a_queue_server_that_dies_is_started_again(home):

@@ -11,9 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pictures import pictures, write
 from sqlalchemy import func, select
 
 from db.schema import Chunk
@@ -23,32 +23,20 @@ from db.store.connection import Database, connect
 from deploy import home, local
 from deploy.supervisor import Supervisor
 from producer import submission
-from workers import images, preprocessing, trained_models
+from workers import preprocessing, trained_models
 from workers.scoring import Scorer
 
 IMAGES = int(os.environ.get("BENCH_IMAGES", "640"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
-SAMPLES = Path(home.__file__).parent / "samples"
-
-
-def pictures() -> list[NDArray[np.uint8]]:
-    """224 x 224 grey pictures to write as JPEG files."""
-    data = os.environ.get("NIGHTREAD_TEST_DATA")
-    files = sorted(Path(data, "cxr").rglob("*.jpg")) if data else sorted((SAMPLES / "scans").iterdir())
-    contents = (file.read_bytes() for file in files[:: max(1, len(files) // IMAGES)])
-    read = (images.to_grey8(images.read(content, images.Limits())) for content in contents)
-    return [cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA) for picture in read]
 
 
 def write_folder(folder: Path, seed: int) -> None:
     """IMAGES files that no earlier folder held: one grey level of noise makes each new to the site."""
     folder.mkdir()
     noise = np.random.default_rng(seed)
-    several = pictures()
+    several = pictures(IMAGES)
     for number in range(IMAGES):
-        picture = several[number % len(several)]
-        changed = np.clip(picture.astype(np.int16) + noise.integers(-1, 2, picture.shape), 0, 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{number:05d}.jpg"), changed)
+        write(folder / f"{number:05d}.jpg", several[number % len(several)], noise)
 
 
 def system_rate(db: Database, folder: Path) -> float:
@@ -91,7 +79,7 @@ def main() -> None:
         folders = [Path(folder) / f"images{number}" for number in range(ROUNDS + 1)]
         for seed, scans in enumerate(folders):
             write_folder(scans, seed)
-        pixels = np.stack([preprocessing.prepare(picture, 224)[0] for picture in pictures()])
+        pixels = np.stack([preprocessing.prepare(picture, 224)[0] for picture in pictures(IMAGES)])
         pixels = np.resize(pixels, (IMAGES, 224, 224))
         threads = len(os.sched_getaffinity(0))
         scorer = Scorer.load(trained_models.SHIPPED, batch_size=config.engine_batch, threads=threads)

@@ -14,9 +14,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-import cv2
-import night
 import numpy as np
+from pictures import pictures, write
 
 from db.settings import Settings
 from db.store import reading
@@ -33,12 +32,11 @@ PATIENCE = 300.0  # seconds for the worker to load its model and flag a first pa
 def write_folder(folder: Path) -> None:
     """FILES different JPEGs of 224 pixels, 1,000 a folder."""
     noise = np.random.default_rng(0)
-    several = night.pictures()
+    several = pictures(1000)
     for number in range(FILES):
-        picture = several[number % len(several)].astype(np.int16)
-        changed = np.clip(picture + noise.integers(-1, 2, picture.shape), 0, 255).astype(np.uint8)
-        (folder / f"{number // 1000:03d}").mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"{number // 1000:03d}" / f"{number:05d}.jpg"), changed)
+        below = folder / f"{number // 1000:03d}"
+        below.mkdir(parents=True, exist_ok=True)
+        write(below / f"{number:05d}.jpg", several[number % len(several)], noise)
 
 
 class Browser:
