@@ -168,8 +168,10 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     images = dark_and_bright(32, 1), dark_and_bright(16, 2)
     loop.train(recipe(stages=(Stage(16, 1, 1e-3),)), small_weights(), *images, checkpoint=tmp_path)
 
-    with pytest.raises(Refused, match="another recipe or other images"):
+    with pytest.raises(Refused, match="another recipe"):
         loop.train(recipe(), small_weights(), *images, checkpoint=tmp_path)
+    with pytest.raises(Refused, match="other weights"):
+        loop.train(recipe(stages=(Stage(16, 1, 1e-3),)), small_weights(seed=8), *images, checkpoint=tmp_path)
     (tmp_path / "progress.json").write_text("{")
     with pytest.raises(Refused, match="cannot be read"):
         loop.train(recipe(), small_weights(), *images, checkpoint=tmp_path)

@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder that holds one run; `digest` is of its recipe and images, and another run's is refused.
+    """A folder that holds one run; `digest` is of its recipe, images and first weights, and another run's is refused.
 
     The optimiser's moments are not kept: they start anew, the learning rate goes on where it was.
     """
@@ -62,7 +62,8 @@ class Checkpoint:
             saved = json.loads(path.read_text("utf-8"))
             if saved.pop("digest") != self.digest:
                 raise Refused(
-                    f"{self.folder} holds a run with another recipe or other images: name another folder or delete it"
+                    f"{self.folder} holds a run with another recipe, other images or other weights: "
+                    "name another folder or delete it"
                 )
             last, best = (load_file(self.folder / saved.pop(name)) for name in ("last", "best"))
             return Place(last, best, **saved)
@@ -99,9 +100,9 @@ def digest_of(weights: Weights) -> str:
     return total.hexdigest()
 
 
-def digest_of_run(recipe_digest: str, *sides: Examples) -> str:
-    """Give a hash (hex) of a recipe and the images and labels that it is used on."""
-    total = hashlib.sha256(recipe_digest.encode())
+def digest_of_run(recipe_digest: str, first: Weights, *sides: Examples) -> str:
+    """Give a hash (hex) of a recipe, the weights it begins with, and the images and labels that it is used on."""
+    total = hashlib.sha256(f"{recipe_digest}{digest_of(first)}".encode())
     for examples in sides:
         total.update(examples.pixels.tobytes() + examples.labels.tobytes())
     return total.hexdigest()

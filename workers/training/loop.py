@@ -100,7 +100,9 @@ def train(
     Raises Refused where the folder holds another run.
     """
     run = _Run(recipe, training, validation, progress)
-    kept = None if checkpoint is None else Checkpoint(checkpoint, digest_of_run(recipe.digest(), training, validation))
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(checkpoint, digest_of_run(recipe.digest(), first, training, validation))
     with computing(recipe.precision):
         place = Place(first, first) if kept is None else kept.restore(first)
         if not place.records and recipe.normalise:
