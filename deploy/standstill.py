@@ -7,7 +7,7 @@ from db.store.reading import Totals, WorkerView
 from deploy.supervisor import Supervisor
 from workers.devices import REFUSES
 
-TRIES = 5  # workers that ended since a scan was last done
+TRIES = 5  # ends of each worker, on average, since a scan was last done
 
 
 class Standstill:
@@ -30,7 +30,8 @@ class Standstill:
         lost = ended - self._deaths + max(0, len(self._children) - len(workers))
         if _all_refuse(workers, totals):
             raise NothingScores(self._message(totals, f"every worker refuses model {totals.model}", supervisor))
-        if lost >= TRIES:
+        kept = supervisor.count(stage=self._stage) if supervisor else 0
+        if lost >= TRIES * max(1, kept, len(workers)):
             raise NothingScores(self._message(totals, f"workers ended {lost} times with nothing done", supervisor))
 
     def _message(self, totals: Totals, why: str, supervisor: Supervisor | None) -> str:

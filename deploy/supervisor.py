@@ -89,6 +89,10 @@ class Supervisor:
             if kept.process is not None:
                 undertaker.kill_group(kept.process.pid)
 
+    def count(self, *, stage: int) -> int:
+        """How many parts a stage has."""
+        return sum(kept.part.stage == stage for kept in self._kept)
+
     def deaths(self, *, stage: int) -> int:
         """How often parts of a stage ended unasked, or could not be started again."""
         return sum(kept.deaths for kept in self._kept if kept.part.stage == stage)

@@ -93,6 +93,15 @@ def test_each_death_in_a_row_makes_the_next_wait_longer(watch):
     assert waits == [0.5, 1.0, 2.0]
 
 
+def test_a_supervisor_knows_how_often_a_stage_ended_unasked_and_its_last_words(watch):
+    watch.start([part("worker", "raise SystemExit('no room')", stage=2), part("queue", "import time; time.sleep(99)")])
+
+    eventually(lambda: watch.deaths(stage=2) >= 2)
+
+    assert (watch.count(stage=2), watch.deaths(stage=1)) == (1, 0)
+    assert watch.last_lines(stage=2).endswith("worker.log: no room")
+
+
 def test_a_part_that_was_healthy_for_a_while_starts_again_at_once(watch, monkeypatch):
     monkeypatch.setattr(supervisor, "HEALTHY_SECONDS", 0.0)
     watch.start([part("worker", "raise SystemExit(1)")])
