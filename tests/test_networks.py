@@ -125,7 +125,13 @@ def test_a_missing_weight_is_refused():
         networks.assign(network, weights)
 
 
-@pytest.mark.parametrize("path", [*ROOT.glob("networks/*.py"), ROOT / "training/loop.py"], ids=lambda path: path.name)
+NEUTRAL = [
+    *ROOT.glob("networks/*.py"),
+    *(ROOT / f"training/{name}.py" for name in ("loop", "frozen", "recipes", "checkpoints", "strategies")),
+]
+
+
+@pytest.mark.parametrize("path", NEUTRAL, ids=lambda path: path.name)
 def test_network_and_loop_code_names_no_backend(path):
     tree = ast.parse(path.read_text())
     imported = {
