@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from small_models import offer_small
 
 from db.errors import DataRefused, ModelRefused, Refused
-from workers.training import pretrain, pretrain_tasks, study_bases
+from workers.training import bases, pretrain, pretrain_tasks
 from workers.training.examples import Split
 from workers.training.parting import split_of
 
@@ -85,7 +85,7 @@ def test_a_study_takes_a_backbone(tmp_path):
     write_pictures(tmp_path / "pictures", 60)
     run(tmp_path / "pictures", *QUICK, "--out", tmp_path / "b.safetensors")
 
-    base = study_bases.load("small", str(tmp_path / "b.safetensors"))
+    base = bases.load("small", str(tmp_path / "b.safetensors"))
 
     np.testing.assert_array_equal(
         base.weights["late/bias"], pretrain.load_backbone(tmp_path / "b.safetensors")[1]["late/bias"]

@@ -15,11 +15,11 @@ from small_models import offer_small
 from db.errors import DataRefused
 from workers import networks
 from workers.training import (
+    bases,
     data,
     frozen,
     metrics,
     studies,
-    study_bases,
     study_curve,
     study_draws,
     study_heads,
@@ -238,13 +238,13 @@ def test_weights_that_are_not_there_are_one_sentence(tmp_path):
         (str(tmp_path / "broken.h5"), "does not hold weights of vgg19"),
         ("shipped", "the model that ships is a resnet50"),
     ):
-        with pytest.raises(study_bases.WeightsUnavailable, match=said) as refused:
-            study_bases.load("vgg19", source)
+        with pytest.raises(bases.WeightsUnavailable, match=said) as refused:
+            bases.load("vgg19", source)
         assert "\n" not in str(refused.value)
 
 
 def test_the_shipped_base_is_said_to_have_seen_the_collection():
-    base = study_bases.load("resnet50", "shipped")
+    base = bases.load("resnet50", "shipped")
 
     assert "not unseen" in base.label
     assert not any(name.startswith(("hidden", "scores")) for name in base.weights)

@@ -17,8 +17,7 @@ from workers import networks, trained_models
 from workers.activation import shortcut_refusal
 from workers.networks import HEADS
 from workers.scoring import Scorer
-from workers.training import commands, data, making, recipes, reports
-from workers.training import study_bases as bases
+from workers.training import bases, commands, data, making, recipes, reports
 from workers.training.strategies import Strategy
 
 
@@ -98,6 +97,16 @@ def test_a_report_has_what_was_promised(small, tmp_path):
     assert "tiny 1" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert reports.epochs(made.report["history"])[-1]["epoch"] == 6
+
+
+def test_a_trained_model_is_gone_on_from_with_its_head(small, tmp_path):
+    made = make(plan(tmp_path / "tiny-1"), label(tmp_path / "data", normal=60, covid=60))
+
+    base = bases.load("small", str(made.folder))
+    first = making.first_weights(plan(tmp_path / "tiny-2").recipe, base.weights)
+
+    np.testing.assert_array_equal(first["hidden/kernel"], base.weights["hidden/kernel"])
+    np.testing.assert_array_equal(first["late/kernel"], base.weights["late/kernel"])
 
 
 def test_what_train_prints_as_json_is_what_others_build_on(small, tmp_path):

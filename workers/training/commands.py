@@ -32,9 +32,9 @@ ARCHITECTURE = click.option(
 WEIGHTS = click.option(
     "--weights",
     default=None,
-    metavar="imagenet|shipped|none|FILE",
+    metavar="imagenet|shipped|none|PATH",
     help="Where the base begins: ImageNet (fetched by Keras), the base of the model that ships, nothing, a Keras "
-    "weights file or a backbone from `nightread pretrain`.  [default: shipped for resnet50, else imagenet]",
+    "weights file, a backbone from `nightread pretrain`, or a trained model's folder to go on from.  [default: shipped for resnet50, else imagenet]",
 )
 HEAD = click.option("--head", type=click.Choice(HEADS), default="pooled256", show_default=True)
 SIMILARITY = click.option(
@@ -140,8 +140,7 @@ def train(paths: tuple[Path, ...], is_json: bool, **options: Any) -> int:
 def _train(
     paths: tuple[Path, ...], collection: "Collection", material: "Material", changes: Any, options: dict[str, Any]
 ) -> "Made":
-    from workers.training import making
-    from workers.training import study_bases as bases
+    from workers.training import bases, making
     from workers.training.bars import epochs
 
     source = _source(options["architecture"], options["weights"])

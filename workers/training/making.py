@@ -16,8 +16,7 @@ from db.errors import Refused
 from workers import networks, trained_models
 from workers.networks import Weights
 from workers.trained_models import IntendedUse
-from workers.training import curves, data, fingerprints, frozen, gate, loop, metrics, reports, ship, shortcuts
-from workers.training import study_bases as bases
+from workers.training import bases, curves, data, fingerprints, frozen, gate, loop, metrics, reports, ship, shortcuts
 from workers.training.data import Collection, Examples, Excluded, Split
 from workers.training.recipes import Fitted, Progress, Recipe
 from workers.training.ship import Assembled, Draft, Judged
@@ -112,9 +111,10 @@ def fit(plan: Plan, material: Material, base: bases.Base, *, checkpoint: Path, p
 
 
 def first_weights(recipe: Recipe, base: Weights) -> Weights:
-    """A base's weights and a new head's, drawn by the recipe's seed."""
+    """A base's weights, and a head's: the base's own where it has one that fits, else new, drawn by the recipe's seed."""
     keras.utils.set_random_seed(recipe.seed)
-    return networks.named_weights(loop.skeleton(recipe, recipe.stages[-1].size)) | base
+    new = networks.named_weights(loop.skeleton(recipe, recipe.stages[-1].size))
+    return new | {name: values for name, values in base.items() if name in new and values.shape == new[name].shape}
 
 
 def summary(made: Made) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from db.errors import DataRefused, Refused, UnreadableImage
 from workers import networks
 from workers.networks import Weights
-from workers.training import augmentation, data, listing, loop, recipes, study_bases
+from workers.training import augmentation, bases, data, listing, loop, recipes
 from workers.training.augmentation import SCREENING, Augmentation
 from workers.training.examples import Collection, Example, Examples, Excluded, Sides, Split
 from workers.training.recipes import Progress, Recipe, Stage
@@ -54,12 +54,12 @@ def run(
         architecture, HEAD, chosen.classes, planned, augmentation=_changes(augmentation, chosen.name),
         batch_size=batch_size, normalise=True, seed=seed,
     )  # fmt: skip
-    base = study_bases.load(architecture, source)
+    base = bases.load(architecture, source)
     fitted = loop.train(
         recipe, _first(recipe, base.weights), chosen.sides[Split.TRAINING], chosen.sides[Split.VALIDATION],
         checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
-    return study_bases.without_head(fitted.weights), {
+    return bases.without_head(fitted.weights), {
         "architecture": architecture,
         "task": chosen.name,
         "classes": list(chosen.classes),

@@ -22,7 +22,7 @@ from db.errors import NightreadError
 from workers.training.study_protocol import Protocol
 
 if TYPE_CHECKING:
-    from workers.training.study_bases import Base
+    from workers.training.bases import Base
     from workers.training.study_draws import Pool
 
 ARCHITECTURES = ("vgg19", "resnet50", "inception_v3")  # the paper's, in its order
@@ -197,11 +197,9 @@ class Asked:
 
     def base(self, architecture: str) -> "Base":
         """Load an architecture's weights. Raises WeightsUnavailable."""
-        from workers.training import study_bases
+        from workers.training import bases
 
-        return study_bases.load(
-            architecture, self.sources.get(architecture, "imagenet"), self.descriptions.get(architecture)
-        )
+        return bases.load(architecture, self.sources.get(architecture, "imagenet"), self.descriptions.get(architecture))
 
     def finish(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from db.errors import DataRefused
 from workers.training import data, metrics, study_draws, study_intervals, study_output, study_plots
-from workers.training.study_bases import Base
+from workers.training.bases import Base
 from workers.training.study_draws import Indices, Labels, Pool
 from workers.training.study_heads import Scores, features, fit, scores
 from workers.training.study_protocol import Protocol, Say

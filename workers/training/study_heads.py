@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from workers import networks
 from workers.networks import Weights
 from workers.training import augmentation, frozen, study_draws
+from workers.training.bases import Base
 from workers.training.examples import Examples
 from workers.training.loop import targets
 from workers.training.recipes import Precision, Recipe, Stage
 from workers.training.strategies import Strategy
-from workers.training.study_bases import Base
 from workers.training.study_draws import Indices, Labels
 from workers.training.study_protocol import Protocol, Say
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from db.errors import DataRefused
 from workers.training import data, metrics, study_draws, study_intervals, study_output, study_paper, study_plots
-from workers.training.study_bases import Base
+from workers.training.bases import Base
 from workers.training.study_draws import Indices, Labels, Pool
 from workers.training.study_heads import Features, Head, Scores, features, fit, scores
 from workers.training.study_protocol import THRESHOLD, Protocol, Say

@@ -13,8 +13,8 @@ import numpy as np
 
 from db.errors import DataRefused
 from workers.training import data, study_draws, study_intervals, study_output, study_paper, study_plots
+from workers.training.bases import Base, WeightsUnavailable
 from workers.training.examples import Examples
-from workers.training.study_bases import Base, WeightsUnavailable
 from workers.training.study_draws import Indices, Pool
 from workers.training.study_heads import Features, features, fit, scores
 from workers.training.study_intervals import Tested

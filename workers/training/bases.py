@@ -25,7 +25,7 @@ class WeightsUnavailable(Refused):
 
 @dataclass(frozen=True)
 class Base:
-    """An architecture's frozen base: folded weights without a head, and what they are, in words."""
+    """An architecture's base: folded weights, and what they are, in words. Only a trained model's come with a head."""
 
     architecture: str
     weights: Weights
@@ -38,7 +38,8 @@ class Base:
 
 
 def load(architecture: str, source: str, described: str | None = None) -> Base:
-    """Load weights from `imagenet`, `shipped`, `none` or a file (Keras weights without top, or from `pretrain`).
+    """Load weights from `imagenet`, `shipped`, `none`, a trained model's folder (its head too, to go on from), or a file
+    (Keras weights without top, or from `pretrain`).
 
     Raises WeightsUnavailable with one sentence that says what to do.
     """
@@ -88,8 +89,17 @@ def _none(architecture: str, source: str) -> Loaded:
     return values, "random weights", _digest(values)
 
 
+def _trained(architecture: str, folder: Path) -> Loaded:
+    model = trained_models.load_folder(folder)
+    if model.architecture != architecture:
+        raise WeightsUnavailable(f"{folder} holds a {model.architecture}, not a {architecture}")
+    return weights.read(folder, model), f"{model.name} {model.version}", model.weights.sha256
+
+
 def _file(architecture: str, source: str) -> Loaded:
     path = Path(source)
+    if path.is_dir():
+        return _trained(architecture, path)
     if not path.is_file():
         raise WeightsUnavailable(
             f"--weights {architecture}={source}: no such file; a path, 'imagenet', 'shipped' or 'none' is needed"
