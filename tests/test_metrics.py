@@ -68,9 +68,14 @@ def test_the_threshold_keeps_the_lower_bound_of_sensitivity():
 
     threshold = metrics.sensitive_threshold(truth, scores)
 
-    assert metrics.evaluate(truth, scores, threshold)["sensitivity"].low >= 0.95
-    one_more = np.sort(scores[truth & (scores >= threshold)])[0] + 1e-9
-    assert metrics.evaluate(truth, scores, one_more)["sensitivity"].low < 0.95
+    kept = int((truth & (scores >= threshold)).sum())
+    assert metrics.lower_bound(kept, 300) >= 0.95
+    assert metrics.lower_bound(kept - 1, 300) < 0.95
+
+
+@pytest.mark.parametrize(("part", "whole", "bound"), [(0, 10, 0.0), (10, 10, 0.7411), (291, 299, 0.9522)])
+def test_a_lower_bound_is_clopper_and_pearsons_one_sided(part, whole, bound):
+    assert metrics.lower_bound(part, whole) == pytest.approx(bound, abs=1e-4)
 
 
 def test_too_few_positives_give_no_threshold():

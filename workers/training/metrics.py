@@ -57,6 +57,11 @@ def share(part: int, whole: int) -> Figure:
     return Figure(part / whole, low, high)
 
 
+def lower_bound(part: int, whole: int) -> float:
+    """What a share of `part` of `whole` is at least, with 95 % certainty: the exact one-sided bound."""
+    return 0.0 if part == 0 else _root(lambda p: _at_least(part, whole, p) - 0.05)
+
+
 def _at_least(successes: int, trials: int, chance: float) -> float:
     """Probability of so many successes or more in a binomial experiment; `chance` strictly between 0 and 1."""
     k = np.arange(successes, trials + 1)
@@ -116,14 +121,14 @@ def _f1(counts: NDArray[np.int64]) -> Scores:
 
 
 def sensitive_threshold(truth: Truth, scores: Scores, sensitivity: float = 0.95) -> float:
-    """Give the highest threshold whose sensitivity's lower 95 % bound is at least `sensitivity`.
+    """Give the highest threshold whose sensitivity's lower 95 % bound (`lower_bound`) is at least `sensitivity`.
 
     It lies half-way to the next lower score, so that rounding moves nobody across. Raises ValueError where the
     positives are too few for that bound at any threshold.
     """
     positive = np.sort(scores[truth])
     count = len(positive)
-    allowed = [missed for missed in range(count) if share(count - missed, count).low >= sensitivity]
+    allowed = [missed for missed in range(count) if lower_bound(count - missed, count) >= sensitivity]
     if not allowed:
         raise ValueError(f"{count} positives cannot show a sensitivity of {sensitivity} with 95 % certainty")
     lowest_kept = positive[max(allowed)]

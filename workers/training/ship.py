@@ -101,10 +101,10 @@ def recommended_threshold(judged: Judged, sensitivity: float = 0.95) -> tuple[fl
             f"the highest that flags at least {sensitivity:.0%} of {positives} validation positives; these are too few "
             f"to be sure of {sensitivity:.0%}: judge it on more images before relying on it"
         )
-    low = metrics.evaluate(judged.truth, judged.scores, value)["sensitivity"].low
+    low = metrics.lower_bound(int((judged.scores[judged.truth] >= value).sum()), positives)
     return value, (
-        f"the highest at which the lower 95 % bound of sensitivity on {positives} validation positives is at least "
-        f"{sensitivity} (it is {low:.4f})"
+        f"the highest at which the lower 95 % bound (exact, one-sided) of sensitivity on {positives} validation "
+        f"positives is at least {sensitivity} (it is {low:.4f})"
     )
 
 
