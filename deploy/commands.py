@@ -39,7 +39,7 @@ def init(is_json: bool) -> int:
     """Make the home folder: database, site `local`, the model that ships, the first users. Works twice."""
     db = database()
     ready = make_ready(db)
-    _print_passwords(ready)
+    _introduce(ready)
     if is_json:
         reports.print_json(_home_json(db.config, ready))
     else:
@@ -53,7 +53,7 @@ def up(is_json: bool) -> int:
     """Run everything on this machine (queue server, sweep, workers, web) until Ctrl-C."""
     db = database()
     ready = make_ready(db)
-    _print_passwords(ready)
+    _introduce(ready)
     stopped = threading.Event()
     with _stopping(stopped.set), local.running(db.config, say=say) as (supervisor, config):
         if is_json:
@@ -116,7 +116,7 @@ def address(config: Settings) -> str:
 
 def _screen(folder: Path, *, site_name: str, is_json: bool) -> int:
     db = database()
-    _print_passwords(make_ready(db))
+    _introduce(make_ready(db))
     with _stopping(_interrupt), local.Helper(db, say=say) as helper:
         with progress.counting("files found:") as show:
             done = submission.submit(db, folder, site_name=site_name, progress=show)
@@ -155,11 +155,14 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _print_passwords(ready: Ready) -> None:
+def _introduce(ready: Ready) -> None:
+    """The passwords of new users, once, and what the active model's report warns of, always."""
     for name, password in ready.passwords.items():
         say(f"user {name}: password {password}")
     if ready.passwords:
         say(f"(shown once; kept in {ready.passwords_file}, which only you may read)")
+    if ready.caution:
+        say(f"caution: {ready.model} is for research. Its good figures may come from a shortcut: {ready.caution}")
 
 
 def _home_json(config: Settings, ready: Ready) -> dict[str, str]:

@@ -17,6 +17,7 @@ from db.words import Role
 from deploy.queue_server import private_folder
 from webui import passwords
 from workers import model_folders, trained_models
+from workers.activation import shortcut_refusal
 
 SITE = "local"
 BY = "nightread init"
@@ -29,6 +30,7 @@ class Ready:
 
     passwords_file: Path
     model: str
+    caution: str | None  # what the active model's shortcut audit warns of
     passwords: dict[str, str] = field(default_factory=dict)
 
 
@@ -45,7 +47,8 @@ def make_ready(db: Database) -> Ready:
         if SITE not in {site.name for site in every_site(db)}:
             add_site(db, SITE, by=BY)
         label = _ship_model(db, trained_models.SHIPPED)
-        return Ready(_passwords_file(db.config), label, _first_users(db))
+        caution = shortcut_refusal(models.active(db).report)
+        return Ready(_passwords_file(db.config), label, caution, _first_users(db))
 
 
 def own_folder(folder: Path) -> None:
@@ -77,7 +80,8 @@ def _ship_model(db: Database, folder: Path) -> str:
         why = f"shipped with this release in place of {active.label}"
     except Unknown:
         why = "the model that ships"
-    models.activate(db, shipped.id, why=why, by=BY)
+    refusal = shortcut_refusal(shipped.report)  # as `models activate` would; the release signs, and says so
+    models.activate(db, shipped.id, why=why, by=BY, signed={"signed_by": BY, "against": refusal} if refusal else None)
     return shipped.label
 
 

@@ -27,7 +27,10 @@ def small_design(include_top, weights, input_tensor=None):
 
 def offer_small(monkeypatch):
     """Add the small architecture to the table."""
-    designs = {**networks.ARCHITECTURES, "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), SIZE, *LAYER_NAMES)}
+    designs = {
+        **networks.ARCHITECTURES,
+        "small": Architecture(small_design, 1 / 255, (0.0, 0.0, 0.0), SIZE, *LAYER_NAMES),
+    }
     monkeypatch.setattr(networks, "ARCHITECTURES", designs)
 
 

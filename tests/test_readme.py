@@ -72,3 +72,13 @@ def test_the_group_lists_every_command():
     said = subprocess.run([sys.executable, "-m", "producer", "--help"], capture_output=True, text=True, check=True)
 
     assert all(f"  {command} " in said.stdout for command in COMMANDS)
+
+
+def test_the_table_of_requirements_names_tests_and_commands_that_exist():
+    table = (ROOT / "tests" / "REQUIREMENTS.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+
+    tests = set(re.findall(r"`(test_\w+)`", table))
+    assert {name for name in tests if f"def {name}(" not in sources} == set()
+    assert set(re.findall(r"`nightread (\w+)`", table)) <= COMMANDS.keys()
+    assert {f"R{number}" for number in range(1, 25)} == set(re.findall(r"R\d+(?=[ ,])", table))

@@ -38,8 +38,8 @@ class Base:
 
 
 def load(architecture: str, source: str, described: str | None = None) -> Base:
-    """Load weights from `imagenet`, `shipped`, `none`, a trained model's folder (its head too, to go on from), or a file
-    (Keras weights without top, or from `pretrain`).
+    """Load weights from `imagenet`, `shipped`, `none`, a trained model's folder (its head too, to go on from), or a
+    file (Keras weights without top, or from `pretrain`).
 
     Raises WeightsUnavailable with one sentence that says what to do.
     """

@@ -34,7 +34,8 @@ WEIGHTS = click.option(
     default=None,
     metavar="imagenet|shipped|none|PATH",
     help="Where the base begins: ImageNet (fetched by Keras), the base of the model that ships, nothing, a Keras "
-    "weights file, a backbone from `nightread pretrain`, or a trained model's folder to go on from.  [default: shipped for resnet50, else imagenet]",
+    "weights file, a backbone from `nightread pretrain`, or a trained model's folder to go on from.  "
+    "[default: shipped for resnet50, else imagenet]",
 )
 HEAD = click.option("--head", type=click.Choice(HEADS), default="pooled256", show_default=True)
 SIMILARITY = click.option(

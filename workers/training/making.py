@@ -111,7 +111,7 @@ def fit(plan: Plan, material: Material, base: bases.Base, *, checkpoint: Path, p
 
 
 def first_weights(recipe: Recipe, base: Weights) -> Weights:
-    """A base's weights, and a head's: the base's own where it has one that fits, else new, drawn by the recipe's seed."""
+    """A base's weights, and a head's: the base's own where one fits, else new, drawn by the recipe's seed."""
     keras.utils.set_random_seed(recipe.seed)
     new = networks.named_weights(loop.skeleton(recipe, recipe.stages[-1].size))
     return new | {name: values for name, values in base.items() if name in new and values.shape == new[name].shape}
