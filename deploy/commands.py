@@ -162,7 +162,7 @@ def _introduce(ready: Ready) -> None:
     if ready.passwords:
         say(f"(shown once; kept in {ready.passwords_file}, which only you may read)")
     if ready.caution:
-        say(f"caution: {ready.model} is for research. Its good figures may come from a shortcut: {ready.caution}")
+        say(f"caution: {ready.model} is for research; `models activate` would want a signature: {ready.caution}")
 
 
 def _home_json(config: Settings, ready: Ready) -> dict[str, str]:

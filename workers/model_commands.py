@@ -2,16 +2,11 @@
 
 import getpass
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from db.errors import Refused
 from db.store import models as store
@@ -23,6 +18,7 @@ from db.store.thresholds import LastNight
 from db.words import Exit, Role
 from workers import activation, model_folders, model_words, workbench
 from workers.copies import Copies, make_copies
+from workers.training.bars import counting
 from workers.workbench import Proposal
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -223,7 +219,7 @@ def _set(db: Database, model: ModelView, chosen: Proposal) -> dict[str, Any]:
 
 
 def _copied(db: Database, model: ModelView) -> Copies:
-    with _bar("review copies") as progress:
+    with counting("review copies") as progress:
         return make_copies(db, model.id, progress=progress)
 
 
@@ -233,18 +229,6 @@ def _lacking(copies: Copies) -> list[str]:
 
 def _address(model: ModelView) -> str:
     return f"{model.name}:{model.version}"
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show `done` of `of` on stderr where there is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, of: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _tell(told: Any, is_json: bool, text: str) -> None:

@@ -4,13 +4,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from workers.training import recipes
-from workers.training.recipes import Step
+if TYPE_CHECKING:  # these load Keras; who only counts does not need it
+    from workers.training.recipes import Progress as Told
+    from workers.training.recipes import Step
 
 LINE_SECONDS = 10.0
 
@@ -27,7 +29,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def epochs() -> Iterator[recipes.Progress]:
+def epochs() -> "Iterator[Told]":
     """Show the batches of an epoch, and keep a line of each epoch that is over."""
     if not sys.stderr.isatty():
         yield _lines()
@@ -35,7 +37,7 @@ def epochs() -> Iterator[recipes.Progress]:
     with _bar() as bar:
         task = bar.add_task("training", total=None)
 
-        def show(step: Step) -> None:
+        def show(step: "Step") -> None:
             name = f"stage {step.stage}/{step.stages}, epoch {step.epoch}/{step.epochs}"
             bar.update(task, description=name, completed=step.batch, total=step.batches)
             if step.record:
@@ -44,11 +46,11 @@ def epochs() -> Iterator[recipes.Progress]:
         yield show
 
 
-def _lines() -> recipes.Progress:
+def _lines() -> "Told":
     """A line for an epoch that is over, but not for each of many quick ones; the last of a stage always."""
     since = [float("-inf")]
 
-    def show(step: Step) -> None:
+    def show(step: "Step") -> None:
         if step.record and (step.epoch == step.epochs or time.monotonic() - since[0] > LINE_SECONDS):
             since[0] = time.monotonic()
             click.echo(_line(step), err=True)
@@ -56,7 +58,7 @@ def _lines() -> recipes.Progress:
     return show
 
 
-def _line(step: Step) -> str:
+def _line(step: "Step") -> str:
     record = step.record
     return (
         f"stage {step.stage}/{step.stages}, epoch {step.epoch}/{step.epochs}: loss {record['loss']:.4f}, validation "
