@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 from workers.gate import Fit, distances
 
 MOST_COMPONENTS = 64
-REFUSED = 0.005  # share of validation chest X-rays beyond the limit, before the margin
-MARGIN = 1.1  # for chest X-rays of sites that training did not see
+REFUSED = 0.005  # share of validation chest X-rays beyond the limit
 # With fewer validation images the limit is a guess from the furthest of them, and generous.
 ENOUGH, GENEROUS = 200, 1.6
 
@@ -35,11 +34,11 @@ def limit(fitted: Fit, validation: NDArray[np.float32]) -> float:
     found = distances(fitted, validation)
     if len(found) < ENOUGH:
         return float(found.max() * GENEROUS)
-    return float(np.quantile(found, 1 - REFUSED) * MARGIN)
+    return float(np.quantile(found, 1 - REFUSED))
 
 
 def why(images: int) -> str:
     """Where the limit comes from, in words."""
     if images < ENOUGH:
         return f"{GENEROUS} times the furthest of {images} validation images: too few to say how many it would refuse"
-    return f"{MARGIN} times the distance that {REFUSED:.1%} of {images} validation images pass"
+    return f"the distance that {REFUSED:.1%} of {images} validation images pass"
