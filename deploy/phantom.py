@@ -33,6 +33,25 @@ class Chest:
     opacities: float = 0.0
 
 
+@dataclass(frozen=True)
+class Film:
+    """How much of each layer a film shows and how it was developed, where this is not left to the seed: air of the
+    lungs, its texture, vessels, bones, middle, muscle; coarse and fine detail; gamma, grain, zoom, white point."""
+
+    air: float
+    texture: float
+    vessels: float
+    bones: float
+    middle: float
+    muscle: float
+    coarse: float
+    fine: float
+    gamma: float
+    grain: float
+    zoom: float
+    white: float
+
+
 def draw(chest: Chest) -> Layer:
     """Draw one chest: H x W, 0-1, bone white."""
     rng = np.random.default_rng(chest.seed)
@@ -46,6 +65,35 @@ def draw(chest: Chest) -> Layer:
     picture += _bones(chest, rng, build, air) + _middle(chest, rng)
     picture -= _gas(chest, rng)
     return _expose(chest, rng, picture)
+
+
+def draw_on(chest: Chest, film: Film) -> Layer:
+    """Draw one chest with clear lungs as this film would show it: H x W, 0-1, bone white."""
+    rng = np.random.default_rng(chest.seed)
+    build = rng.uniform(0.94, 1.14), rng.uniform(0.96, 1.06)
+    air = np.maximum(*(_lung(chest, rng, build, side) for side in (-1, 1)))
+    body = _body(chest, rng, build)
+    picture = 0.72 * body + film.muscle * _muscle(chest, rng) * np.clip(body * 4, 0, 1)
+    picture -= film.air * air * (1 + film.texture * _clouds(chest, rng, 2.6))
+    picture += air * film.vessels * _vessels(chest, rng)
+    picture += film.bones * _bones(chest, rng, build, air) + film.middle * _middle(chest, rng)
+    return _developed(chest, rng, film, picture - _gas(chest, rng))
+
+
+def _developed(chest: Chest, rng: Generator, film: Film, picture: Layer) -> Layer:
+    """`_expose` with everything said by the film."""
+    grain = _soft(rng.standard_normal(picture.shape).astype(np.float32), chest, 1.2)
+    scattered = 0.9 * picture + 0.1 * _soft(picture, chest, 60)
+    scattered += film.coarse * (scattered - _soft(scattered, chest, 50)) + film.fine * (
+        scattered - _soft(scattered, chest, 9)
+    )
+    noisy = _soft(scattered, chest, 1.0) + film.grain * grain
+    low, high = np.quantile(noisy, [0.01, film.white])
+    shown = _layer(np.clip((noisy - low) / (high - low), 0, 1) ** film.gamma)
+    width = int(chest.size / film.zoom)
+    edge = (chest.size - width) // 2
+    cut = shown[edge : edge + width, edge : edge + width]
+    return _layer(cv2.resize(cut, (chest.size, chest.size)))
 
 
 def _layer(values: NDArray[Any]) -> Layer:

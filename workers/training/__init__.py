@@ -10,8 +10,10 @@ Radiography Database, FIRST a ResNet-50 pre-trained on other chest X-rays (no CO
     # from 1.0, with its BatchNormalization put back; run by a script around the same loop, before `train` existed:
     #   --normalise --precision mixed_bfloat16 --stage 160:8:4e-4 (stopped after 7), then --stage 160:18:5e-4 (the 14th
     #   epoch had the least validation loss)
-    nightread train DATA/cxr --name covid-resnet50 --version 1.1 --weights THAT --normalise \\
-        --precision mixed_bfloat16 $COMMON --stage 224:5:2e-4 --seed 7 --no-thumbnails
+    nightread train DATA/cxr --name covid-resnet50 --version 1.1 --weights THAT --normalise --no-thumbnails \\
+        --precision mixed_bfloat16 $COMMON --stage 224:5:2e-4 --seed 7
+    nightread train … --weights covid-resnet50-1.1 … --stage 224:6:2e-4 --seed 8 --out … (the fifth epoch was kept)
+    # and assembled once more when the threshold's bound became one-sided and the gate's limit lost its margin
     python -m workers.training.examine covid-resnet50-1.1 DATA --photographs PHOTOGRAPHS
 """
 
