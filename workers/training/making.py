@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +87,8 @@ def make(
     if plan.folder.exists():
         raise Refused(f"{plan.folder} exists: give the trained model another --version")
     draft = plan.folder.with_name(f"{plan.folder.name}.draft")
+    if plan.recipe.strategy == Strategy.FROZEN:
+        say("the frozen base looks at every picture once, which takes longest; then the head trains")
     fitted = fit(plan, material, base, checkpoint=draft / "checkpoint", progress=progress)
     say("calibrating, judging, auditing")
     folder = draft / "folder"
@@ -248,6 +250,5 @@ def _write(plan: Plan, folder: Path, material: Material, assembled: Assembled, r
         if plan.thumbnails
         else []
     )
-    model = replace(assembled.model)
-    reports.write(folder / "report.html", report, model=model, mistakes=mistakes)
-    trained_models.write_folder(folder, model, report)
+    reports.write(folder / "report.html", report, model=assembled.model, mistakes=mistakes)
+    trained_models.write_folder(folder, assembled.model, report)
