@@ -80,8 +80,10 @@ def wait_for(url: str) -> None:
 
 def sign_in(page) -> None:
     page.goto("/")
+    page.wait_for_selector("#name:focus")  # the browser gives it the focus, a moment after it says that it loaded
     page.keyboard.type("dr-a")
     page.keyboard.press("Tab")
+    page.wait_for_selector("#password:focus")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Worklist')")
