@@ -37,6 +37,10 @@ COMMANDS = {
 }
 
 
+# What a front end is installed without -> the extra of pyproject.toml that brings it.
+EXTRAS = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "matplotlib": "train", "sklearn": "train"}
+
+
 class LazyGroup(click.Group):
     """A group that imports a subcommand's module when it is asked for, so that `nightread submit` never pays for
     what `nightread worker` needs."""
@@ -73,6 +77,12 @@ def main() -> None:
     except NightreadError as error:
         click.echo(f"nightread: {error}", err=True)
         code = error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        extra = EXTRAS[error.name]
+        click.echo(f"nightread: {error.name} is not installed here: this command needs the extra `{extra}`", err=True)
+        code = Exit.REFUSED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's documented advice
         code = Exit.PARTIAL

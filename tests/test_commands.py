@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import builders
 import click
@@ -232,3 +233,15 @@ def test_a_database_out_of_reach_ends_3(home, monkeypatch, capsys):
 
     assert ended.value.code == Exit.UNREACHABLE
     assert "the database does not answer" in capsys.readouterr().err
+
+
+def test_a_front_end_says_which_extra_a_command_needs(home, monkeypatch, capfd):
+    monkeypatch.delitem(sys.modules, "workers.training.pretrain", raising=False)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setattr(sys, "argv", ["nightread", "pretrain", "--help"])
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == Exit.REFUSED
+    assert "the extra `worker`" in capfd.readouterr().err
