@@ -19,9 +19,12 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.words import PROTOCOL
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -187,10 +190,15 @@ class Chunk(Base):
     trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
     priority: Mapped[int]  # higher is claimed first
     attempts: Mapped[int] = mapped_column(default=0)  # claims that did not end in an orderly release
+    # Workers that scored the golden image as it should be, named this chunk's only scan, and were then lost with it.
+    vouched: Mapped[int] = mapped_column(default=0, server_default="0")
+    protocol: Mapped[int] = mapped_column(default=PROTOCOL, server_default="1")  # a worker leaves a newer one alone
     token: Mapped[str | None] = mapped_column(String(32))  # random, 128 bits; NULL while nobody holds it
     worker: Mapped[str | None] = mapped_column(String(200))
+    pid: Mapped[int | None]  # the process that claimed it: whoever beats under the same name later is another
     lease_until: Mapped[float | None] = mapped_column(Float)  # seconds since 1970 on the database's clock
-    breadcrumb: Mapped[int | None]  # the scan in hand, written before it is decoded
+    # The scan in hand, written before it is decoded, and only by a worker that scored the golden image first.
+    breadcrumb: Mapped[int | None]
     completed_at: Mapped[datetime | None]
 
 
@@ -262,6 +270,19 @@ class Outcome(Base):
     at: Mapped[datetime]
 
 
+class GoldenScore(Base):
+    """What a trained model gives for the golden image on an engine at a precision, as first seen in good health."""
+
+    __tablename__ = "golden_scores"
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), primary_key=True)
+    engine: Mapped[str] = mapped_column(String(40), primary_key=True)
+    precision: Mapped[str] = mapped_column(String(20), primary_key=True)
+    score: Mapped[float] = mapped_column(Float)  # probability, 0 to 1
+    distance: Mapped[float] = mapped_column(Float)  # from chest X-rays, as the gate measures
+    worker: Mapped[str] = mapped_column(String(200))  # the one that saw it first
+    at: Mapped[datetime]
+
+
 class User(Base):
     """Somebody who signs in."""
 
@@ -292,6 +313,31 @@ class WebSession(Base):
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())  # the password was right so far
+
+
+class Authenticator(Base):
+    """An app that makes one-time passwords (RFC 6238). Its secret is not here: the web derives it from `nonce` and a
+    key of its own (webui/totp.py)."""
+
+    __tablename__ = "authenticators"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    nonce: Mapped[str] = mapped_column(String(32))
+    added_at: Mapped[datetime]
+    confirmed_at: Mapped[datetime | None]  # by a first code; until then sign-in does not ask for one
+    removed_at: Mapped[datetime | None]
+    last_step: Mapped[int] = mapped_column(default=0)  # of the last code that was accepted: none is accepted twice
+
+
+class RecoveryCode(Base):
+    """What lets somebody in once who lost their app; only the hash is kept."""
+
+    __tablename__ = "recovery_codes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    authenticator_id: Mapped[int] = mapped_column(ForeignKey("authenticators.id"), index=True)
+    code_sha256: Mapped[str] = mapped_column(String(64))
+    used_at: Mapped[datetime | None]
 
 
 class Review(Base):

@@ -2,6 +2,10 @@
 
 from enum import IntEnum, StrEnum
 
+# What ledger and workers agree on: raised when a worker must do something new with a chunk. It names the queue and is
+# written into every chunk, so that an older worker neither hears a newer ring nor claims a newer chunk.
+PROTOCOL = 2  # 2: a breadcrumb says that its worker scored the golden image first
+
 
 class Reason(StrEnum):
     """Why a scan was rejected: something about the file itself, so that trying again would not help."""
