@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from servers import NoPostgres, postgres_server
 from sqlalchemy import create_engine, text
 
 from db.migrate import upgrade
@@ -22,6 +21,7 @@ from db.store import models
 from db.store.connection import connect, database
 from db.store.sites import add_site
 from deploy import queue_server as server
+from deploy.drill import postgres as cluster
 
 STUB = models.Registration(
     name="stub",
@@ -102,14 +102,14 @@ def queue_server(_queue_server, monkeypatch):
 def _postgres_server(short_folder):
     folder = Path(tempfile.mkdtemp(prefix="nr-pg-"))
     try:
-        with postgres_server(folder) as sockets:
-            url = f"postgresql+psycopg://nightread@/{{}}?host={sockets}"
+        with cluster.serving(folder) as running:
+            url = running.url("{}")
             _sql(url, "CREATE DATABASE template")
             config = Settings(home=short_folder / "pg", database_url=url.format("template"))
             config.home.mkdir(mode=0o700)
             _fill(config)
             yield url, config.home
-    except NoPostgres as error:
+    except cluster.NoPostgres as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
