@@ -1,22 +1,37 @@
-"""The record of who did or saw what: append-only, a chain of keyed hashes, its head kept outside the database."""
+"""The record of who did or saw what: append-only, a chain of keyed hashes (chain.py), its head outside the database.
 
-import hashlib
-import hmac
-import json
+What shows an attack, and to whom:
+
+- Whoever writes to the database alone is found out by `verify`, whatever they change, remove, add or cut off.
+- Whoever also writes to the home folder can put an older head back, and so hide a cut end. Only a head that was kept
+  on another machine shows that: `nightread audit verify` prints one, `--head` takes it.
+- Whoever has the key (`audit.key` in the home folder, unless NIGHTREAD_AUDIT_KEY comes from elsewhere) can write a new
+  history that fits. Only a head kept on another machine shows that too, and only up to that head.
+
+The head is written just after the commit: a crash in between leaves it behind the log, which is no flaw.
+"""
+
+import fcntl
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, func, select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
+from db.errors import Refused
 from db.schema import AuditEvent
 from db.settings import Settings
+from db.store import chain
+from db.store.chain import EMPTY, Head
 from db.store.connection import Database, now
 
-FIRST = "0" * 64  # what the first event's hash covers in place of a predecessor
+log = logging.getLogger(__name__)
+
+HEAD = "audit_head"  # in a session's info: the newest event that it appended and has not committed
 CHAIN_LOCK = 0x6E69676874  # advisory lock of PostgreSQL: one writer of the chain at a time ("night")
 
 
@@ -25,30 +40,37 @@ def record(session: Session, actor: str, action: str, about: str, detail: dict[s
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": CHAIN_LOCK})
     session.flush()
-    before = session.scalar(select(AuditEvent.hash).order_by(AuditEvent.id.desc()).limit(1)) or FIRST
-    entry = AuditEvent(at=now(), actor=actor, action=action, object=about, detail=detail or {})
+    newest = _newest(session)
+    entry = AuditEvent(id=newest.number + 1, at=now(), actor=actor, action=action, object=about, detail=detail or {})
     config: Settings = session.info["config"]
-    entry.hash = _digest(audit_key(config), before, entry)
+    entry.hash = chain.digest(audit_key(config), newest.hash, entry)
     session.add(entry)
     session.flush()
-    last, digest = entry.id, entry.hash
-    event.listen(session, "after_commit", lambda _: _keep_head(config, last, digest), once=True)
+    if HEAD not in session.info:
+        event.listen(session, "after_commit", lambda _: _keep_head(config, session.info.pop(HEAD)), once=True)
+    session.info[HEAD] = Head(entry.id, entry.hash)
 
 
 def verify(db: Database) -> int:
-    """Walk the chain; the number of events. Raises ValueError naming the first event that does not fit."""
-    config = db.config
-    before, count, last = FIRST, 0, 0
+    """Walk the chain past the head that the home folder keeps; the newest event's number, so how many there are.
+    Raises as `verified_head` does."""
+    return verified_head(db).number
+
+
+def verified_head(db: Database, *, elsewhere: Iterable[Head] = ()) -> Head:
+    """Walk the chain past the head in the home folder and those kept `elsewhere`; the head that it ends with.
+
+    Raises ValueError where an event was altered, removed or cut off; Refused where there is no head to compare with."""
+    kept = [*_kept_head(db.config), *elsewhere]  # read before the log: this process's log may only be longer
     with db.reading() as session:
-        for entry in session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000):
-            if not hmac.compare_digest(entry.hash, _digest(audit_key(config), before, entry)):
-                raise ValueError(f"audit event {entry.id} was altered, or one before it is missing")
-            before, count, last = entry.hash, count + 1, entry.id
-        newest = session.scalar(select(func.max(AuditEvent.id))) or 0
-    head = _head(config)
-    if head.exists() and not _reaches(db, head.read_text().split()):
-        raise ValueError(f"the end of the audit log is missing: it stops at event {max(last, newest)}")
-    return count
+        rows = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000)
+        newest = chain.walk(rows, audit_key(db.config), kept)
+    if not kept and newest != EMPTY:
+        raise Refused(
+            f"nothing outside the database says where the audit log ends: {_head_file(db.config)} is missing; "
+            'give the head that an earlier verification printed: --head "COUNT HASH"'
+        )
+    return newest
 
 
 def events(db: Database) -> Iterator[dict[str, Any]]:
@@ -66,36 +88,71 @@ def audit_key(config: Settings) -> bytes:
 
 
 def secret_file(path: Path) -> bytes:
-    """The secret in a file that only its owner may read; made (32 random bytes, hex) where there is none."""
+    """The secret in a file that only its owner may read; made (32 random bytes, hex) where there is none, whole or
+    not at all. Raises Refused where the file is empty."""
+    if not path.exists():
+        _make_secret(path)
+    secret = path.read_bytes()
+    if not secret:
+        raise Refused(f"{path} is empty: put the secret back that it held")
+    return secret
+
+
+def _make_secret(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = _draft(path)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _write(draft, secrets.token_hex(32))
+        os.link(draft, path)  # unlike a rename it keeps what another process has put there meanwhile
     except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(secrets.token_hex(32).encode())
-    return path.read_bytes()
+        pass
+    finally:
+        draft.unlink(missing_ok=True)
 
 
-def _digest(key: bytes, before: str, entry: AuditEvent) -> str:
-    said = [before, entry.at.isoformat(), entry.actor, entry.action, entry.object, entry.detail]
-    return hmac.new(key, json.dumps(said, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+def _newest(session: Session) -> Head:
+    found = session.execute(select(AuditEvent.id, AuditEvent.hash).order_by(AuditEvent.id.desc()).limit(1)).first()
+    return Head(*found) if found else EMPTY
 
 
-def _head(config: Settings) -> Path:
+def _head_file(config: Settings) -> Path:
     return config.home / "audit.head"
 
 
-def _keep_head(config: Settings, last: int, digest: str) -> None:
-    """Note the newest event outside the database, so that a cut tail shows. Never moves backwards."""
-    head = _head(config)
-    if head.exists() and int(head.read_text().split()[0]) > last:
-        return
-    draft = head.with_name(f"{head.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    draft.write_text(f"{last} {digest}\n")
-    draft.replace(head)
+def _kept_head(config: Settings) -> list[Head]:
+    """The head that the home folder keeps, if it does. Raises ValueError where the file holds something else."""
+    file = _head_file(config)
+    if not file.exists():
+        return []
+    try:
+        return [Head.parse(file.read_text("utf-8"))]
+    except ValueError as error:
+        raise ValueError(f"{file} does not hold a count and a hash: it was altered") from error
 
 
-def _reaches(db: Database, head: list[str]) -> bool:
-    with db.reading() as session:
-        return session.scalar(select(AuditEvent.hash).where(AuditEvent.id == int(head[0]))) == head[1]
+def _keep_head(config: Settings, head: Head) -> None:
+    """Note the newest event outside the database, so that a cut tail shows. Never moves backwards. What happened is
+    committed by now, so trouble with the file is only logged."""
+    file = _head_file(config)
+    try:
+        with file.with_name("audit.head.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if any(kept.number >= head.number for kept in _kept_head(config)):
+                return
+            draft = _draft(file)
+            _write(draft, f"{head}\n")
+            draft.replace(file)
+    except (OSError, ValueError) as error:
+        log.error("the head of the audit log was not noted: %s", error)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def _write(path: Path, content: str) -> None:
+    """A new file for its owner alone, on the disk."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
