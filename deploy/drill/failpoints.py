@@ -56,14 +56,14 @@ _WORKER = {
     "renew": ("db.store.scoring:renew", "before commit after"),
     "complete": ("db.store.scoring:complete_chunk", "before commit after"),  # after: committed, not acknowledged
     "work": ("workers.tasks:work", "before after"),  # after: the whole ring's work is done, and not acknowledged
-    "beat": ("db.store.scoring:beat", "before commit after"),
+    "beat": ("db.store.heartbeats:beat", "before commit after"),
 }
 _SWEEP = {
-    "sweep": ("db.store.scoring:free_expired", "before commit after"),
+    "sweep": ("db.store.recovery:free_expired", "before commit after"),
     "ring": ("workers.queue:ring", "before after"),
 }
 _OPERATOR = {
-    "retry": ("db.store.scoring:retry_failed", "before commit after"),
+    "retry": ("db.store.recovery:retry_failed", "before commit after"),
     "head": ("db.store.audit:_keep_head", "before after"),  # the record is committed, its head not noted yet
 }
 
