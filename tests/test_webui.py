@@ -10,7 +10,7 @@ from reading_room import PASSWORD, Found, ReadingRoom, samples
 
 from db.errors import DatabaseUnreachable, NightreadError, Refused
 from db.settings import Settings
-from db.store import people, reading, scoring
+from db.store import heartbeats, people, reading, scoring
 from db.words import Cause, Reason, Role
 from producer.cli import group
 from webui import display, passwords, serve, worklist
@@ -445,7 +445,7 @@ def test_a_batch_shows_its_flagged_scans_with_their_verdicts(room):
 
 def test_workers_are_shown_alive_by_their_heartbeats(room):
     room.user()
-    scoring.beat(room.db, name="host/cpu", host="host", device="cpu", pid=1, doing="chunk 3", scans=12)
+    heartbeats.beat(room.db, name="host/cpu", host="host", device="cpu", pid=1, doing="chunk 3", scans=12)
 
     page = room.signed_in().get("/batches").text
 
@@ -577,7 +577,8 @@ def test_the_audit_record_is_verified_and_exported_from_the_command_line(home, r
     verified = json.loads(run("audit", "verify", "--json").stdout)
     exported = [json.loads(line) for line in run("audit", "export").stdout.splitlines()]
 
-    assert verified == {"intact": True, "events": len(exported)}
+    head = f"{len(exported)} {exported[-1]['hash']}"
+    assert verified == {"intact": True, "events": len(exported), "head": head}
     assert exported[-1]["action"] == "signed_in"
 
 

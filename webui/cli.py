@@ -10,6 +10,7 @@ from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
 from db.store import people
+from db.store.chain import Head
 from db.store.connection import database
 from db.store.sites import every_site, site_named
 from db.words import Role
@@ -121,16 +122,28 @@ def audit() -> None:
 
 
 @audit.command("verify")
+@click.option(
+    "--head", "heads", multiple=True, metavar='"COUNT HASH"', help="An earlier head, kept elsewhere; may repeat."
+)
 @as_json_option
-def verify(as_json: bool) -> None:
-    """Walk the chain of hashes; ends with code 1 where an event was altered, removed or cut off."""
+def verify(heads: tuple[str, ...], as_json: bool) -> None:
+    """Walk the chain of hashes; ends with code 1 where an event was altered, removed or cut off. Prints the head that
+    the log ends with: keep it on another machine, and give it back with --head."""
     try:
-        count = record.verify(database())
+        newest = record.verified_head(database(), elsewhere=[_head(head) for head in heads])
     except ValueError as broken:
         if as_json:
             click.echo(json.dumps({"intact": False, "problem": str(broken)}))
         raise NightreadError(str(broken)) from broken
-    _tell({"intact": True, "events": count}, as_json, f"{count:,} events, none altered, none missing")
+    told = {"intact": True, "events": newest.number, "head": str(newest)}
+    _tell(told, as_json, f"{newest.number:,} events, none altered, none missing; head: {newest}")
+
+
+def _head(text: str) -> Head:
+    try:
+        return Head.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no head: a count and a hash", param_hint="--head") from error
 
 
 @audit.command("export")
