@@ -37,13 +37,14 @@ class Settings(BaseSettings):
     engine_threads: int = Field(0, ge=0)  # 0: one a core
     lease_seconds: float = Field(30.0, ge=1)
     sweep_seconds: float = Field(5.0, gt=0)
-    task_seconds: int = Field(900, ge=60)  # hard limit of one ring's work
+    task_seconds: int = Field(900, ge=10)  # hard limit of one ring's work
 
     web_host: str = "127.0.0.1"
     web_port: int = Field(8470, ge=0, le=65535)
     web_https: bool = False  # behind a TLS proxy: cookies become Secure
     session_idle_minutes: int = Field(15, ge=1)
     session_hours: int = Field(12, ge=1)
+    require_totp: bool = False  # nobody gets further than to enrol an app for one-time passwords
     web_secret: SecretStr = SecretStr("")  # empty: made once in the home folder
     audit_key: SecretStr = SecretStr("")  # empty: made once in the home folder
 

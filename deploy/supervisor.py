@@ -55,6 +55,7 @@ class Supervisor:
     logs: Path
     lock: int
     say: Say
+    longest_delay: float = LONGEST_DELAY
     _kept: list[_Kept] = field(default_factory=list)
     _undertaker: "subprocess.Popen[str] | None" = None
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -92,6 +93,10 @@ class Supervisor:
     def count(self, *, stage: int) -> int:
         """How many parts a stage has."""
         return sum(kept.part.stage == stage for kept in self._kept)
+
+    def pid(self, name: str) -> int | None:
+        """The process of a part; None while it has none."""
+        return next((kept.process.pid for kept in self._kept if kept.part.name == name and kept.process), None)
 
     def deaths(self, *, stage: int) -> int:
         """How often parts of a stage ended unasked, or could not be started again."""
@@ -144,7 +149,7 @@ class Supervisor:
             if now - kept.started > HEALTHY_SECONDS:
                 kept.delay = FIRST_DELAY
             self.say(f"{kept.part.name} {_ending(status)}; starting it again in {kept.delay:g} s{self._last(kept)}")
-            kept.due, kept.delay = now + kept.delay, min(2 * kept.delay, LONGEST_DELAY)
+            kept.due, kept.delay = now + kept.delay, min(2 * kept.delay, self.longest_delay)
         else:
             rotate(self.log_of(kept.part.name))
 
@@ -154,7 +159,7 @@ class Supervisor:
         except (NightreadError, OSError) as error:
             self.say(f"{kept.part.name} cannot start: {error}")
             kept.deaths += 1
-            kept.due, kept.delay = time.monotonic() + kept.delay, min(2 * kept.delay, LONGEST_DELAY)
+            kept.due, kept.delay = time.monotonic() + kept.delay, min(2 * kept.delay, self.longest_delay)
 
     def _bury(self, kept: _Kept) -> None:
         """A part's process ended: end what it started, too."""
