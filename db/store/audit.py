@@ -64,7 +64,10 @@ def verified_head(db: Database, *, elsewhere: Iterable[Head] = ()) -> Head:
     kept = [*_kept_head(db.config), *elsewhere]  # read before the log: this process's log may only be longer
     with db.reading() as session:
         rows = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000)
-        newest = chain.walk(rows, audit_key(db.config), kept)
+        try:
+            newest = chain.walk(rows, audit_key(db.config), kept)
+        except (TypeError, AttributeError, UnicodeError) as error:
+            raise ValueError("an audit event was altered: it holds what no event holds") from error
     if not kept and newest != EMPTY:
         raise Refused(
             f"nothing outside the database says where the audit log ends: {_head_file(db.config)} is missing; "

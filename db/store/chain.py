@@ -15,6 +15,9 @@ from typing import Any, Protocol
 FIRST = "0" * 64  # what the first event's hash covers in place of a predecessor
 
 
+_as_json = json.JSONEncoder(sort_keys=True).encode
+
+
 class Event(Protocol):
     """What the chain reads of an event: a row of the table, or a copy of one."""
 
@@ -77,12 +80,16 @@ def _follows(key: bytes, newest: Head, event: Event, *, is_numbered: bool) -> bo
     """Whether the event's hash covers its number. Raises ValueError where it does not follow `newest`.
 
     Events of before the numbers were covered (a log's beginning; PostgreSQL left gaps there) are taken as they were."""
-    if event.id == newest.number + 1 and hmac.compare_digest(event.hash, digest(key, newest.hash, event)):
+    if event.id == newest.number + 1 and _same(event.hash, digest(key, newest.hash, event)):
         return True
     old = _hmac(key, [newest.hash, *_said(event)])
-    if not is_numbered and event.id > newest.number and hmac.compare_digest(event.hash, old):
+    if not is_numbered and event.id > newest.number and _same(event.hash, old):
         return False
     raise ValueError(f"audit event {event.id} was altered, or one before it is missing")
+
+
+def _same(found: str, right: str) -> bool:
+    return hmac.compare_digest(found.encode(), right.encode())
 
 
 def _said(event: Event) -> list[Any]:
@@ -90,4 +97,4 @@ def _said(event: Event) -> list[Any]:
 
 
 def _hmac(key: bytes, said: list[Any]) -> str:
-    return hmac.digest(key, json.dumps(said, sort_keys=True).encode(), "sha256").hex()
+    return hmac.digest(key, _as_json(said).encode(), "sha256").hex()
