@@ -27,13 +27,15 @@ Say = Callable[[str], None]
 @dataclass(frozen=True)
 class Part:
     """One long-running process. `command` is asked at every start and may prepare it (raising NightreadError);
-    parts of a higher `stage` stop first; `ready` says when the parts after it may start."""
+    parts of a higher `stage` stop first; `ready` says when the parts after it may start. An errand is done, and not
+    started again, once it ended with status 0."""
 
     name: str
     command: Callable[[], Sequence[str]]
     environment: Mapping[str, str]
     stage: int = 1
     ready: Callable[[], bool] | None = None
+    is_errand: bool = False
 
 
 @dataclass
@@ -73,16 +75,19 @@ class Supervisor:
             self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
             self._watcher.start()
 
-    def stop(self, *, patience: float = STOP_SECONDS) -> None:
-        """Stop every part, the highest stage first; what is left after `patience` seconds a stage is killed."""
+    def stop(self, *, patience: float = STOP_SECONDS, down_to: int = 0) -> list[str]:
+        """Stop every part, the highest stage first; what is left after `patience` seconds a stage is killed: their
+        names. Stages below `down_to` run on, unwatched."""
         self._stopping.set()
         if self._watcher is not None:
             self._watcher.join()
-        for stage in sorted({kept.part.stage for kept in self._kept}, reverse=True):
-            self._stop([kept for kept in self._kept if kept.part.stage == stage], patience)
-        if self._undertaker is not None:
+        killed: list[str] = []
+        for stage in sorted({kept.part.stage for kept in self._kept if kept.part.stage >= down_to}, reverse=True):
+            killed += self._stop([kept for kept in self._kept if kept.part.stage == stage], patience)
+        self._kept = [kept for kept in self._kept if kept.part.stage < down_to]
+        if self._undertaker is not None and not self._kept:
             self._undertaker.communicate()
-        self._kept.clear()
+        return killed
 
     def kill(self) -> None:
         """Stop waiting: whatever still runs is killed now."""
@@ -96,7 +101,12 @@ class Supervisor:
 
     def pid(self, name: str) -> int | None:
         """The process of a part; None while it has none."""
-        return next((kept.process.pid for kept in self._kept if kept.part.name == name and kept.process), None)
+        processes = [kept.process for kept in self._kept if kept.part.name == name]
+        return next((process.pid for process in processes if process is not None), None)
+
+    def has(self, name: str) -> bool:
+        """Whether a part is kept; an errand is until it succeeded."""
+        return any(kept.part.name == name for kept in self._kept)
 
     def deaths(self, *, stage: int) -> int:
         """How often parts of a stage ended unasked, or could not be started again."""
@@ -145,6 +155,9 @@ class Supervisor:
                 self._relaunch(kept)
         elif (status := kept.process.poll()) is not None:
             self._bury(kept)
+            if kept.part.is_errand and status == 0:
+                self._kept.remove(kept)
+                return
             kept.deaths += 1
             if now - kept.started > HEALTHY_SECONDS:
                 kept.delay = FIRST_DELAY
@@ -169,7 +182,8 @@ class Supervisor:
             self._tell(f"- {kept.process.pid}")
             kept.process = None
 
-    def _stop(self, several: Sequence[_Kept], patience: float) -> None:
+    def _stop(self, several: Sequence[_Kept], patience: float) -> list[str]:
+        killed: list[str] = []
         for kept in several:
             if kept.process is not None:
                 kept.process.send_signal(signal.SIGTERM)
@@ -181,7 +195,9 @@ class Supervisor:
                 kept.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.say(f"{kept.part.name} did not stop within {patience:g} s and is killed")
+                killed.append(kept.part.name)
             self._bury(kept)
+        return killed
 
     def _tell(self, line: str) -> None:
         if self._undertaker is None or self._undertaker.poll() is not None:
