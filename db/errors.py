@@ -60,5 +60,9 @@ class NothingScores(NightreadError):
     """Scans wait, and no worker comes to score them: waiting longer would be in vain."""
 
 
+class DeviceUnsound(NightreadError):
+    """A device that does not score the golden image as it should: broken machinery, no scan is to blame."""
+
+
 class DecodersUnavailable(NightreadError):
     """No decoder process starts: broken machinery, not a reason to reject a scan."""

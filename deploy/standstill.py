@@ -43,4 +43,5 @@ class Standstill:
 
 
 def _all_refuse(workers: list[WorkerView], totals: Totals) -> bool:
-    return bool(workers) and all(worker.doing == f"{REFUSES}{totals.model}" for worker in workers)
+    refuses = f"{REFUSES}{totals.model}"
+    return bool(workers) and all(one.doing == refuses or one.doing.startswith(f"{refuses}: ") for one in workers)

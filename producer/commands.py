@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from db.errors import QueueUnreachable
-from db.store import reading, scoring, sites
+from db.store import reading, recovery, scoring, sites
 from db.store.connection import database
 from db.store.reading import printable
 from db.words import Exit
@@ -146,7 +146,7 @@ def retry(batch: int, is_json: bool) -> int:
     """Try the failed scans of BATCH again, on record."""
     db = database()
     reading.totals(db, batch)
-    count = scoring.retry_failed(db, batch, by=operator())
+    count = recovery.retry_failed(db, batch, by=operator())
     try:
         if count:
             queue.ring(count)

@@ -5,7 +5,7 @@ import hashlib
 from sqlalchemy import update
 
 from db.schema import Chunk
-from db.store import intake, models, scoring
+from db.store import intake, models, recovery, scoring
 from db.store.intake import FoundFile, Submission
 from db.store.sites import site_named
 
@@ -58,4 +58,13 @@ def lose(db, **more):
     if more:
         assert scoring.renew(db, held, lease_seconds=LEASE, **more)
     expire(db, held)
-    return held, scoring.free_expired(db)
+    return held, recovery.free_expired(db)
+
+
+def lose_in_hand(db, *, pid=7, sweep=True):
+    """A worker that proved sound claims a chunk, names its first scan and dies; the sweep notices."""
+    held = claim(db, pid=pid)
+    assert scoring.renew(db, held, lease_seconds=LEASE, breadcrumb=held.scans[0].id)
+    expire(db, held)
+    if sweep:
+        recovery.free_expired(db)

@@ -5,7 +5,7 @@ from ledger import claim, complete, folder, scored, submitted
 from sqlalchemy import select
 
 from db.schema import AuditEvent, Outcome
-from db.store import models, people, reading, scoring, worklist
+from db.store import heartbeats, models, people, reading, recovery, scoring, worklist
 from db.words import Cause, Reason, Role, Verdict
 
 
@@ -16,7 +16,7 @@ def test_failed_scans_are_tried_again_on_record_and_nothing_else_is(db):
     results = [scored(held.scans[1]), scoring.Rejected(held.scans[2].id, Reason.BLANK, "")]
     scoring.complete_chunk(db, held, [scoring.Failed(failed.id, Cause.WORKER_DIED, "thrice"), *results])
 
-    assert scoring.retry_failed(db, batch, by="admin") == 1
+    assert recovery.retry_failed(db, batch, by="admin") == 1
 
     assert reading.totals(db, batch).waiting == 1
     again = claim(db)
@@ -35,7 +35,7 @@ def test_retrying_a_batch_without_failures_does_nothing(db):
     batch = submitted(db, folder(2))
     complete(db, claim(db))
 
-    assert scoring.retry_failed(db, batch, by="admin") == 0
+    assert recovery.retry_failed(db, batch, by="admin") == 0
     assert claim(db) is None
 
 
@@ -118,17 +118,17 @@ def test_where_the_active_model_flagged_nothing_the_one_with_the_newest_batch_co
 
 
 def test_a_worker_is_alive_while_its_heart_beats(db):
-    scoring.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="waiting", scans=3)
+    heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="waiting", scans=3)
     (worker,) = reading.workers(db)
     assert (worker.alive, worker.doing, worker.scans) == (True, "waiting", 3)
 
-    scoring.worker_stopped(db, "host:cpu")
+    heartbeats.worker_stopped(db, "host:cpu")
 
     assert not reading.workers(db)[0].alive
 
 
 def test_a_worker_started_again_replaces_its_row(db):
     for pid in (7, 8):
-        scoring.beat(db, name="host:cpu", host="host", device="cpu", pid=pid, doing="waiting", scans=0)
+        heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=pid, doing="waiting", scans=0)
 
     assert [worker.pid for worker in reading.workers(db)] == [8]

@@ -2,15 +2,16 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
-from ledger import LEASE, claim, complete, expire, folder, found, lose, scored, submitted
-from sqlalchemy import select, update
+from ledger import LEASE, claim, complete, expire, folder, found, lose, lose_in_hand, scored, submitted
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from db.schema import Chunk, Outcome, Scan
-from db.store import reading, scoring
-from db.words import Cause, Reason
+from db.store import heartbeats, reading, recovery, scoring
+from db.words import PROTOCOL, Cause, Reason
 
 
 def lines(db, batch):
@@ -116,18 +117,18 @@ def test_a_lease_that_did_not_end_is_left_alone(db):
     submitted(db, folder(4))
     held = claim(db)
 
-    assert scoring.free_expired(db) == scoring.Swept()
+    assert recovery.free_expired(db) == recovery.Swept()
     assert scoring.renew(db, held, lease_seconds=LEASE)
 
 
 def test_a_lease_ends_on_the_clock_of_the_database(db):
     submitted(db, folder(4))
     claim(db, lease=0.2)
-    assert scoring.free_expired(db) == scoring.Swept()
+    assert recovery.free_expired(db) == recovery.Swept()
 
     time.sleep(0.3)
 
-    assert scoring.free_expired(db).freed == 1
+    assert recovery.free_expired(db).freed == 1
 
 
 def test_renewing_keeps_a_chunk_beyond_its_first_lease(db):
@@ -137,7 +138,7 @@ def test_renewing_keeps_a_chunk_beyond_its_first_lease(db):
 
     time.sleep(0.3)
 
-    assert scoring.free_expired(db) == scoring.Swept()
+    assert recovery.free_expired(db) == recovery.Swept()
     assert complete(db, held)
 
 
@@ -146,7 +147,7 @@ def test_an_expired_chunk_goes_to_another_worker(db):
 
     lost, swept = lose(db)
 
-    assert swept == scoring.Swept(freed=1)
+    assert swept == recovery.Swept(freed=1)
     again = claim(db, "other:cpu")
     assert (again.chunk_id, again.attempts) == (lost.chunk_id, 2)
     complete(db, again)
@@ -173,7 +174,7 @@ def test_a_worker_that_wakes_before_anybody_noticed_may_still_finish(db):
 
     assert complete(db, held)
 
-    assert scoring.free_expired(db) == scoring.Swept()
+    assert recovery.free_expired(db) == recovery.Swept()
     assert reading.totals(db, batch).scored == 4
 
 
@@ -184,7 +185,7 @@ def test_the_scan_in_hand_when_a_worker_died_is_set_apart_and_the_others_are_not
     scoring.renew(db, held, lease_seconds=LEASE, breadcrumb=culprit)
     expire(db, held)
 
-    assert scoring.free_expired(db) == scoring.Swept(split=1)
+    assert recovery.free_expired(db) == recovery.Swept(split=1)
 
     others, apart = claim(db), claim(db)
     assert [scan.id for scan in apart.scans] == [culprit]
@@ -204,7 +205,7 @@ def test_a_scan_that_kills_three_workers_has_failed_and_every_other_is_scored(db
             continue
         scoring.renew(db, held, lease_seconds=LEASE, breadcrumb=poison)
         expire(db, held)
-        scoring.free_expired(db)
+        recovery.free_expired(db)
         deaths += 1
 
     totals = reading.totals(db, batch)
@@ -220,25 +221,166 @@ def test_without_a_breadcrumb_the_chunk_is_cut_in_half_until_the_culprit_is_alon
 
     while (held := claim(db)) is not None:
         poison = poison or held.scans[5].id
-        if poison in [scan.id for scan in held.scans]:
-            expire(db, held)
-            scoring.free_expired(db)
-            deaths += 1
-            assert deaths < 20
-        else:
+        if poison not in [scan.id for scan in held.scans]:
             complete(db, held)
+            continue
+        if len(held.scans) == 1:
+            break
+        expire(db, held)
+        recovery.free_expired(db)
+        deaths += 1
 
-    totals = reading.totals(db, batch)
-    assert (totals.scored, totals.failed) == (7, 1)
+    assert deaths < 10
+    assert [scan.id for scan in held.scans] == [poison]
+    assert (reading.totals(db, batch).scored, reading.totals(db, batch).waiting) == (7, 1)
 
 
 def test_a_scan_that_outlives_its_lease_under_a_living_worker_has_timed_out(db):
     batch = submitted(db, folder(1))
-    for _ in range(scoring.TRIES):
-        scoring.beat(db, name="host:cpu", host="host", device="cpu", pid=1, doing="scoring", scans=0)
-        lose(db)
+    for _ in range(recovery.VOUCHERS):
+        heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=1, doing="scoring", scans=0)
+        lose_in_hand(db, pid=1)
 
     assert reading.totals(db, batch).reasons == {"timed_out": 1}
+
+
+def test_a_scan_whose_worker_was_followed_by_another_of_its_name_has_lost_it_to_death(db):
+    batch = submitted(db, folder(1))
+    for pid in (1, 2):
+        lose_in_hand(db, pid=pid, sweep=False)
+        heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=pid + 1, doing="waiting", scans=0)
+        recovery.free_expired(db)
+
+    assert reading.totals(db, batch).reasons == {"worker_died": 1}
+
+
+def test_a_scan_is_never_blamed_for_workers_that_did_not_vouch_for_themselves(db):
+    batch = submitted(db, folder(1))
+
+    for _ in range(50):
+        lose(db)
+
+    assert (reading.totals(db, batch).failed, reading.totals(db, batch).waiting) == (0, 1)
+    complete(db, claim(db))
+
+
+def test_between_two_scans_nobody_is_to_blame(db):
+    batch = submitted(db, folder(1))
+    for _ in range(10):
+        held = claim(db)
+        scoring.renew(db, held, lease_seconds=LEASE, breadcrumb=held.scans[0].id)
+        scoring.renew(db, held, lease_seconds=LEASE, breadcrumb=scoring.NOBODY)
+        expire(db, held)
+        recovery.free_expired(db)
+
+    assert reading.totals(db, batch).failed == 0
+
+
+def test_one_sound_worker_lost_with_a_scan_is_not_enough_and_a_release_forgets_nothing(db):
+    batch = submitted(db, folder(1))
+    lose_in_hand(db)
+    assert reading.totals(db, batch).failed == 0
+    scoring.complete_chunk(db, claim(db), [])  # given back in good order
+    lose(db)  # killed before it named the scan
+
+    lose_in_hand(db)
+
+    (line,) = lines(db, batch).values()
+    assert line.reason == Cause.WORKER_DIED
+    assert line.detail.startswith("2 workers that had scored the golden image")
+
+
+def test_a_failed_scan_that_is_retried_needs_two_sound_workers_again(db):
+    batch = submitted(db, folder(1))
+    for _ in range(recovery.VOUCHERS):
+        lose_in_hand(db)
+
+    assert recovery.retry_failed(db, batch, by="admin") == 1
+    lose_in_hand(db)
+
+    assert (reading.totals(db, batch).failed, reading.totals(db, batch).waiting) == (0, 1)
+    complete(db, claim(db), 0.9)
+    assert reading.totals(db, batch).scored == 1
+
+
+def test_an_urgent_scan_that_is_retried_is_still_urgent(db):
+    urgent = submitted(db, folder(1), "/urgent", urgent=True)
+    for _ in range(recovery.VOUCHERS):
+        lose_in_hand(db)
+    submitted(db, folder(4, "other"), "/routine")
+
+    recovery.retry_failed(db, urgent, by="admin")
+
+    assert claim(db).batch_id == urgent
+
+
+@pytest.mark.parametrize("sweeps", [4])
+def test_however_many_sweeps_run_at_once_a_chunk_is_taken_back_once(db, sweeps):
+    submitted(db, folder(600), chunk_size=2)
+    while (held := claim(db, lease=-1)) is not None:
+        lost = held
+    start = Barrier(sweeps)
+
+    def sweep(_):
+        start.wait()
+        return recovery.free_expired(db)
+
+    with ThreadPoolExecutor(sweeps) as pool:
+        swept = sum(pool.map(sweep, range(sweeps)), recovery.Swept())
+    swept += recovery.free_expired(db)  # those that one of them left to another
+
+    assert lost.attempts == 1
+    assert swept == recovery.Swept(freed=300)
+    with db.reading() as session:
+        rows = session.execute(select(Chunk.attempts, Chunk.token, Chunk.completed_at)).all()
+    assert rows == [(1, None, None)] * 300
+
+
+def test_on_postgresql_a_sweep_leaves_the_work_to_the_one_that_is_at_it(db):
+    if db.is_sqlite:
+        pytest.skip("one transaction writes at a time there")
+    submitted(db, folder(4))
+    claim(db, lease=-1)
+
+    with db.writing() as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": recovery.SWEEP_LOCK})
+        assert recovery.free_expired(db) == recovery.Swept()
+
+    assert recovery.free_expired(db) == recovery.Swept(freed=1)
+
+
+def test_a_sweep_never_waits_for_a_chunk_that_is_just_being_completed(db):
+    if db.is_sqlite:
+        pytest.skip("one transaction writes at a time there")
+    submitted(db, folder(4), chunk_size=2)
+    busy, lost = claim(db, lease=-1), claim(db, lease=-1)
+
+    with db.writing() as session:
+        session.scalar(select(Chunk.id).where(Chunk.id == busy.chunk_id).with_for_update())
+        assert recovery.free_expired(db) == recovery.Swept(freed=1)
+
+    assert claim(db).chunk_id == lost.chunk_id
+
+
+def test_a_chunk_of_a_newer_protocol_is_left_to_newer_workers(db):
+    batch = submitted(db, folder(1))
+    with db.writing() as session:
+        session.execute(update(Chunk).values(protocol=PROTOCOL + 1))
+
+    assert scoring.most_urgent_model(db) is None
+    assert claim(db) is None
+    assert reading.totals(db, batch).waiting == 1
+
+
+def test_new_chunks_say_which_protocol_they_need(db):
+    submitted(db, folder(4), chunk_size=4)
+    lost = claim(db)
+    scoring.renew(db, lost, lease_seconds=LEASE, breadcrumb=lost.scans[0].id)
+    expire(db, lost)
+    recovery.free_expired(db)  # cut apart
+
+    with db.reading() as session:
+        assert session.scalars(select(Chunk.protocol)).all() == [PROTOCOL] * 2
 
 
 def test_outcomes_of_the_first_part_survive_the_loss_of_the_rest(db):
@@ -273,7 +415,7 @@ def test_no_scan_is_ever_outside_the_sum(db):
             break
         if step % 3 == 0:
             expire(db, held)
-            scoring.free_expired(db)
+            recovery.free_expired(db)
         else:
             scoring.complete_chunk(db, held, [scored(scan) for scan in held.scans[: 1 + step % 2]])
         totals = reading.totals(db, batch)

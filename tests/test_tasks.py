@@ -9,19 +9,23 @@ import cv2
 import numpy as np
 import pytest
 from conftest import STUB
+from sqlalchemy import text
 
+from db.errors import DeviceUnsound
 from db.files import derived_path
-from db.store import models, reading, scoring, thresholds, worklist
+from db.store import golden, models, reading, recovery, scoring, thresholds, worklist
 from db.store.connection import connect
 from db.store.sites import every_site
 from db.words import Cause, Kind, Reason
 from producer import submission
 from workers import gate, tasks, trained_models
 from workers.decoding import DecoderPool
+from workers.golden import check, picture
 from workers.preprocessing import DEFAULT_BORDER, VERSION
 from workers.shift import Loaded, Shift, limits, stopping_note
 
 SIZE, DEPTH = 64, 4
+SOUND = golden.Golden(0.4, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +193,7 @@ def test_an_engine_that_fails_over_one_scan_fails_that_one_alone(night):
 
 def test_a_score_that_is_no_probability_is_a_failure_and_not_a_score(night):
     night.scan("one.png")
-    night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) == 128, 0.5, np.nan)
+    night.device = lambda batch: np.where(is_golden(batch), 0.5, np.nan)
     night.submit()
 
     night.work()
@@ -197,28 +201,33 @@ def test_a_score_that_is_no_probability_is_a_failure_and_not_a_score(night):
     assert night.lines()["one.png"].reason == Cause.ENGINE_ERROR
 
 
-def test_a_broken_engine_blames_no_scan(night):
+@pytest.mark.parametrize("error", [RuntimeError("the device is gone"), MemoryError(), ValueError("nonsense")])
+def test_a_broken_engine_blames_no_scan_and_costs_none_and_the_heartbeat_says_so(night, error):
     night.scan("one.png")
     night.submit()
+    night.load(batch_size=1)
 
     def device(batch):
-        raise RuntimeError("the device is gone")
+        raise error
 
     night.device = device
 
-    with pytest.raises(RuntimeError):
-        night.work()
+    night.work()
 
     assert night.outcomes() == {"one.png": "waiting"}
+    assert night.hand.doing == "refuses stub 1: device unsound"
+    claim = scoring.claim_chunk(night.db, "sound", trained_model_id=night.model.id, lease_seconds=30)
+    assert claim.attempts == 1
 
 
-def test_a_device_without_room_for_one_image_is_a_failure_of_ours(night):
+def test_a_device_without_room_for_this_image_alone_is_a_failure_of_ours(night):
     night.scan("one.png")
     night.load(batch_size=1)
-    night.hand.batch_size = 1
 
     def device(batch):
-        raise MemoryError
+        if not is_golden(batch).all():
+            raise MemoryError
+        return np.full(len(batch), 0.5)
 
     night.device = device
     night.submit()
@@ -272,10 +281,8 @@ def test_results_of_a_lost_claim_count_for_nothing(night):
 
     def device(batch):
         with night.db.writing() as session:  # as the sweep does when the lease ran out
-            from sqlalchemy import text
-
             session.execute(text("UPDATE chunks SET lease_until = 0 WHERE completed_at IS NULL"))
-        scoring.free_expired(night.db)
+        recovery.free_expired(night.db)
         night.device = lambda again: np.full(len(again), 0.25)
         return np.full(len(batch), 0.75)
 
@@ -293,23 +300,170 @@ def test_after_a_worker_was_lost_each_scan_is_named_before_it_is_scored(night):
     for number in range(3):
         night.scan(f"{number}.png", seed=number)
     night.submit()
-    scoring.claim_chunk(night.db, "dies", trained_model_id=night.model.id, lease_seconds=-1)
-    scoring.free_expired(night.db)
-    named = []
+    lose_to_a_crash(night)
+    seen = []
 
     def device(batch):
-        from sqlalchemy import text
-
-        with night.db.reading() as session:
-            named.append(session.scalar(text("SELECT breadcrumb FROM chunks")))
+        seen.append(("golden" if is_golden(batch).all() else "scan", breadcrumb(night)))
         return batch.mean(axis=(1, 2, 3)) / 255
 
     night.device = device
 
     night.work()
 
-    assert named == [1, 2, 3]
+    assert seen == [("golden", None), ("scan", 1), ("scan", 2), ("scan", 3)]
     assert set(night.outcomes().values()) == {Kind.SCORED}
+
+
+def test_after_a_worker_was_lost_a_scan_is_named_before_it_is_decoded_and_until_its_pictures_are_kept(
+    night, monkeypatch
+):
+    for number in range(2):
+        night.scan(f"{number}.png", seed=number)
+    night.submit()
+    lose_to_a_crash(night)
+    night.device = lambda batch: np.full(len(batch), 0.9)
+    steps = []
+    for module, name in ((tasks, "prepare_scan"), (tasks.derived, "keep"), (scoring, "complete_chunk")):
+        monkeypatch.setattr(module, name, noting(steps, night, name, getattr(module, name)))
+
+    night.work()
+
+    assert steps == [
+        ("prepare_scan", 1),
+        ("keep", 1),
+        ("prepare_scan", 2),
+        ("keep", 2),
+        ("complete_chunk", scoring.NOBODY),
+    ]
+
+
+def test_a_worker_that_scores_the_golden_image_wrongly_names_no_scan_and_leaves_the_chunk_to_others(night):
+    night.scan("one.png")
+    night.submit()
+    golden.remember(night.db, night.model.id, engine="tensorflow", precision="float32", seen=SOUND, worker="first")
+    lose_to_a_crash(night)
+    night.device = lambda batch: np.full(len(batch), SOUND.score + 0.1)
+
+    night.work()
+
+    assert night.outcomes() == {"one.png": "waiting"}
+    assert breadcrumb(night) is None
+    assert night.hand.doing == "refuses stub 1: device unsound"
+    claim = scoring.claim_chunk(night.db, "sound", trained_model_id=night.model.id, lease_seconds=30)
+    assert claim.attempts == 2  # the crash, and this one: the unsound worker's own claim cost nothing
+
+
+def test_a_place_of_the_batch_that_scores_wrongly_is_unsound(night):
+    night.scan("one.png")
+    night.submit()
+    lose_to_a_crash(night)
+    night.device = lambda batch: np.linspace(0.5, 0.6, len(batch))
+
+    night.work()
+
+    assert night.outcomes() == {"one.png": "waiting"}
+
+
+def test_a_refused_model_is_tried_again_after_a_while(night, monkeypatch):
+    night.scan("one.png")
+    night.submit()
+    lose_to_a_crash(night)
+    night.device = lambda batch: np.full(len(batch), np.nan)
+    night.work()
+    night.device = lambda batch: np.full(len(batch), 0.5)
+    night.load(batch_size=16)
+
+    night.work()
+    assert night.outcomes() == {"one.png": "waiting"}
+    monkeypatch.setattr(night.hand, "_refused", {night.model.id: 0.0})  # the while is over
+    night.work()
+
+    assert night.outcomes() == {"one.png": Kind.SCORED}
+
+
+def test_a_model_is_proved_when_it_is_loaded_and_the_first_that_runs_it_says_what_it_gives(night, monkeypatch):
+    from workers import scoring as engine
+
+    monkeypatch.setattr(engine.Scorer, "load", lambda *args, **more: stub_scorer(night, more["batch_size"]))
+    monkeypatch.setattr(night.hand, "_loaded", {})
+    night.device = lambda batch: np.full(len(batch), 0.25)
+
+    night.hand.model(night.model.id)
+    kept = golden.remembered(night.db, night.model.id, engine="tensorflow", precision="float32")
+    night.hand._loaded.clear()
+    night.device = lambda batch: np.full(len(batch), 0.75)
+
+    assert kept.score == 0.25
+    with pytest.raises(DeviceUnsound, match="scores 0.750"):
+        night.hand.model(night.model.id)
+
+
+def test_not_even_the_first_worker_may_differ_from_what_the_models_report_says(night):
+    view = dataclasses.replace(night.model, report={"golden_score": 0.8})
+    night.device = lambda batch: np.full(len(batch), 0.5)
+
+    with pytest.raises(DeviceUnsound):
+        check(night.db, view, stub_scorer(night, 4), count=4, worker="first")
+
+    assert golden.remembered(night.db, view.id, engine="tensorflow", precision="float32") is None
+
+
+def test_a_chunk_that_was_prepared_for_a_device_that_proved_unsound_meanwhile_is_given_back(night):
+    for number in range(70):  # two chunks: the second is prepared while the first is scored
+        night.scan(f"{number:02d}.png", seed=number)
+    night.submit()
+
+    def device(batch):
+        raise RuntimeError("gone")
+
+    night.device = device
+
+    night.work()
+
+    claims = [
+        scoring.claim_chunk(night.db, "sound", trained_model_id=night.model.id, lease_seconds=30) for _ in range(2)
+    ]
+    assert [claim.attempts for claim in claims] == [1, 1]
+
+
+def test_what_one_ring_could_not_finish_is_left_to_its_lease_and_not_renewed_by_the_next(night):
+    night.scan("one.png")
+    night.submit()
+
+    def device(batch):
+        raise KeyError("a bug of ours")
+
+    night.device = device
+    with pytest.raises(KeyError):
+        night.work()
+
+    assert night.hand._held == {}
+    assert scoring.waiting_chunks(night.db) == 0
+
+
+def is_golden(batch):
+    """Which of (B, S, S, 1) are the golden image."""
+    return (batch[..., 0] == picture(SIZE)).all(axis=(1, 2))
+
+
+def breadcrumb(night):
+    with night.db.reading() as session:
+        return session.scalar(text("SELECT breadcrumb FROM chunks ORDER BY id DESC"))
+
+
+def noting(steps, night, name, function):
+    def noted(*args, **more):
+        steps.append((name, breadcrumb(night)))
+        return function(*args, **more)
+
+    return noted
+
+
+def lose_to_a_crash(night):
+    """A worker claimed the first chunk and died before it named a scan."""
+    scoring.claim_chunk(night.db, "dies", trained_model_id=night.model.id, lease_seconds=-1)
+    recovery.free_expired(night.db)
 
 
 def test_a_model_that_cannot_run_holds_up_no_other(night, tmp_path):

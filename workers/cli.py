@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from db.settings import settings
-from db.store import reading, scoring
+from db.store import heartbeats, reading
 from db.store.connection import database
 from db.words import Exit
 from workers import devices
@@ -48,7 +48,7 @@ def _work(device: str) -> int:
         app(settings()).worker_main([*arguments, "--without-gossip", "--without-mingle", "--without-heartbeat"])
     finally:
         note.unlink(missing_ok=True)
-        scoring.worker_stopped(database(), devices.worker_name(device))
+        heartbeats.worker_stopped(database(), devices.worker_name(device))
     return Exit.DONE
 
 

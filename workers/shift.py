@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import cv2
 
-from db.errors import DatabaseUnreachable, ModelRefused
+from db.errors import DatabaseUnreachable, DeviceUnsound, ModelRefused
 from db.settings import Settings, settings
-from db.store import models, scoring
+from db.store import heartbeats, models, scoring
 from db.store.connection import Database, database
+from workers import golden
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 AVOID_SECONDS = 30.0  # how long a batch is left alone whose root did not answer
+REFUSE_SECONDS = 60.0  # how long a trained model is that this worker cannot run: folders come back, and so do devices
+WAITING = "waiting"
 MODELS_KEPT = 2  # the active one, and the one that an older batch finishes with
 
 
@@ -50,12 +53,12 @@ class Shift:
     decoders: DecoderPool
     name: str = ""
     doing: str = "starting"
-    idle: str = "waiting"  # what the heartbeat says between rings
+    idle: str = WAITING  # what the heartbeat says between rings
     scans: int = 0
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     _loaded: dict[int, Loaded] = field(default_factory=dict)
-    _avoided: dict[int, float] = field(default_factory=dict)
-    refused: set[int] = field(default_factory=set)  # trained models that this worker cannot run
+    _avoided: dict[int, float] = field(default_factory=dict)  # batches, until when
+    _refused: dict[int, float] = field(default_factory=dict)  # trained models that this worker cannot run, until when
     _held: dict[str, scoring.Claim] = field(default_factory=dict)
     _renewed: dict[str, float] = field(default_factory=dict)
 
@@ -64,40 +67,67 @@ class Shift:
         self.batch_size = self.batch_size or self.config.engine_batch
 
     def model(self, model_id: int) -> Loaded:
-        """A trained model, loaded at its first use. Raises ModelRefused."""
+        """A trained model; at its first use it is loaded and proved. Raises ModelRefused, DeviceUnsound."""
+        if model_id not in self._loaded:
+            self.prove(self._load(model_id))
+            self._refused.pop(model_id, None)
+            self.idle = self.idle if self._refused else WAITING
+        return self._loaded[model_id]
+
+    def _load(self, model_id: int) -> Loaded:
         # Only here, in the child: the parent imports this module and must not load TensorFlow.
         from workers.scoring import Scorer
 
-        if model_id not in self._loaded:
-            view = models.get(self.db, model_id)
-            self.doing = f"loading {view.label}"
-            scorer = Scorer.load(
-                Path(view.folder), batch_size=self.batch_size, threads=threads(self.config), device=self.device
-            )
-            if scorer.model.weights.sha256 != view.weights_sha256:
-                raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
-            while len(self._loaded) >= MODELS_KEPT:
-                del self._loaded[next(iter(self._loaded))]
-            self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
+        view = models.get(self.db, model_id)
+        self.doing = f"loading {view.label}"
+        scorer = Scorer.load(
+            Path(view.folder), batch_size=self.batch_size, threads=threads(self.config), device=self.device
+        )
+        if scorer.model.weights.sha256 != view.weights_sha256:
+            raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
+        while len(self._loaded) >= MODELS_KEPT:
+            del self._loaded[next(iter(self._loaded))]
+        self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
         return self._loaded[model_id]
 
-    def refuse(self, model_id: int) -> None:
-        """Leave a trained model alone that this worker cannot run, and say so in the heartbeat."""
-        self.refused.add(model_id)
-        self.idle = f"{REFUSES}{models.get(self.db, model_id).label}"
+    def prove(self, loaded: Loaded) -> None:
+        """Show that this device is sound: the golden image is scored as ever. Raises DeviceUnsound; the model is
+        loaded anew then, before it is used again."""
+        try:
+            while True:
+                try:
+                    golden.check(self.db, loaded.view, loaded.scorer, count=loaded.batch_size, worker=self.name)
+                    return
+                except MemoryError:
+                    loaded = self.smaller(loaded)
+        except (DeviceUnsound, MemoryError) as error:
+            self._loaded.pop(loaded.view.id, None)
+            self.batch_size = self.config.engine_batch
+            raise DeviceUnsound(str(error)) from error
+
+    def refuse(self, model_id: int, error: Exception) -> None:
+        """Leave a trained model alone for a while that this worker cannot run, and say so in the heartbeat."""
+        log.error("model %d: its batches wait: %s", model_id, error)
+        self._refused[model_id] = time.monotonic() + REFUSE_SECONDS
+        why = ": device unsound" if isinstance(error, DeviceUnsound) else ""
+        self.idle = f"{REFUSES}{models.get(self.db, model_id).label}{why}"
+
+    def refused(self) -> set[int]:
+        """The trained models that are left alone just now."""
+        return {model_id for model_id, until in self._refused.items() if until > time.monotonic()}
 
     def smaller(self, loaded: Loaded) -> Loaded:
         """The same trained model with half the batch, after the device ran out of memory. Raises MemoryError when
         it ran out with a single image."""
-        current = self.model(loaded.view.id)
+        current = self._loaded.get(loaded.view.id) or self._load(loaded.view.id)
         if current.batch_size < loaded.batch_size:
             return current  # made smaller already, for a chunk before this one
         if loaded.batch_size == 1:
             raise MemoryError("no room for a single image")
         self.batch_size = loaded.batch_size // 2
         log.warning("the device ran out of memory: %d images at once from now on", self.batch_size)
-        del self._loaded[loaded.view.id]
-        return self.model(loaded.view.id)
+        self._loaded.pop(loaded.view.id, None)
+        return self._load(loaded.view.id)
 
     def claim(self, model_id: int) -> scoring.Claim | None:
         """Take the most urgent chunk of a trained model, but for batches that are left alone just now."""
@@ -107,6 +137,7 @@ class Shift:
             trained_model_id=model_id,
             lease_seconds=self.config.lease_seconds,
             not_batches=self.avoided(),
+            pid=os.getpid(),
         )
         if claim is not None:
             self._held[claim.token] = claim
@@ -122,9 +153,17 @@ class Shift:
 
     def complete(self, claim: scoring.Claim, results: Sequence[scoring.Result]) -> bool:
         """Hand a chunk in; scans without a result go back to waiting. False when the claim was lost."""
+        self.leave(claim)
+        return scoring.complete_chunk(self.db, claim, results)
+
+    def give_back(self, claim: scoring.Claim) -> None:
+        """Let a chunk wait again at no cost: no scan of it is to blame."""
+        self.complete(claim, [])
+
+    def leave(self, claim: scoring.Claim) -> None:
+        """Renew this claim no more; what it holds is left to the end of its lease."""
         self._held.pop(claim.token, None)
         self._renewed.pop(claim.token, None)
-        return scoring.complete_chunk(self.db, claim, results)
 
     def _renew(self, claim: scoring.Claim, breadcrumb: int | None) -> bool:
         """Ask the ledger at most three times a lease, unless there is a breadcrumb to write."""
@@ -154,7 +193,7 @@ class Shift:
         host, pid = socket.gethostname(), os.getpid()
         while True:
             try:
-                scoring.beat(
+                heartbeats.beat(
                     self.db, name=self.name, host=host, device=self.device, pid=pid, doing=self.doing, scans=self.scans
                 )
             except DatabaseUnreachable as error:

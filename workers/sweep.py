@@ -6,17 +6,17 @@ import threading
 from types import FrameType
 
 from db.errors import DatabaseUnreachable, QueueUnreachable
-from db.store import scoring
+from db.store import recovery, scoring
 from db.store.connection import Database
 from workers import queue
 
 log = logging.getLogger(__name__)
 
 
-def sweep(db: Database) -> scoring.Swept:
+def sweep(db: Database) -> recovery.Swept:
     """One round: free expired leases first, then ring for whatever nobody holds."""
-    swept = scoring.free_expired(db)
-    if swept != scoring.Swept():
+    swept = recovery.free_expired(db)
+    if swept != recovery.Swept():
         log.warning("taken back: %d freed, %d split, %d failed", swept.freed, swept.split, swept.failed)
     waiting = scoring.waiting_chunks(db)
     if waiting:

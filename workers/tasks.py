@@ -3,9 +3,12 @@ prepared. Nothing here decides what counts: the ledger does."""
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +16,18 @@ import numpy as np
 from celery.signals import worker_process_init, worker_shutting_down
 from numpy.typing import NDArray
 
-from db.errors import DecodersUnavailable, ModelRefused, NightreadError, RootUnavailable, UnreadableImage
+from db.errors import (
+    DatabaseUnreachable,
+    DecodersUnavailable,
+    DeviceUnsound,
+    NightreadError,
+    Refused,
+    RootUnavailable,
+    UnreadableImage,
+)
 from db.settings import settings
 from db.store import models, scoring
-from db.store.scoring import Claim, Failed, Rejected, Result, Scored, WaitingScan
+from db.store.scoring import NOBODY, Claim, Failed, Rejected, Result, Scored, WaitingScan
 from db.words import Cause, Reason
 from workers import derived
 from workers.decoding import Prepared as Decoded
@@ -29,10 +40,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STOP_SECONDS = 25.0  # told to stop, a child that is still at work by then is ended: its device hangs
+
 
 @dataclass(frozen=True)
 class Prepared:
-    """A claimed chunk: the scans that are ready for the engine, and those that were rejected on the way."""
+    """A claimed chunk: the scans that are ready for the engine, and those that were rejected on the way. Of a chunk
+    that a worker was lost with, neither: there each scan is named before it is looked at."""
 
     claim: Claim
     loaded: Loaded
@@ -54,7 +68,7 @@ def work(hand: Shift) -> None:
         try:
             while (prepared := upcoming.result()) is not None:
                 upcoming = ahead.submit(next_chunk, hand, until)
-                finish(hand, prepared)
+                attend(hand, prepared)
         finally:
             _release(hand, upcoming)
             hand.doing = hand.idle
@@ -63,30 +77,56 @@ def work(hand: Shift) -> None:
 def next_chunk(hand: Shift, until: float) -> Prepared | None:
     """Claim the most urgent chunk whose root answers and prepare it; None when this ring's work is over."""
     while not hand.is_stopping() and time.monotonic() < until:
-        model_id = scoring.most_urgent_model(hand.db, not_batches=hand.avoided(), not_models=hand.refused)
+        model_id = scoring.most_urgent_model(hand.db, not_batches=hand.avoided(), not_models=hand.refused())
         if model_id is None:
             return None
         try:
             loaded = hand.model(model_id)
-        except ModelRefused as error:
-            log.error("model %d: its batches wait: %s", model_id, error)
-            hand.refuse(model_id)
+        except (Refused, DeviceUnsound) as error:
+            hand.refuse(model_id, error)
             continue
         claim = hand.claim(model_id)
         if claim is None:
             return None
+        if claim.attempts > 1:
+            return Prepared(claim, loaded, [], [])
         try:
             return prepare(hand, loaded, claim)
         except RootUnavailable as error:
-            _leave(hand, claim, error)
-            hand.complete(claim, [])
-        except DecodersUnavailable:
-            hand.complete(claim, [])  # given back: no scan is to blame
+            _avoid(hand, claim, error)
+            hand.give_back(claim)
+        except BaseException as error:
+            _drop(hand, claim, error)
             raise
     return None
 
 
-def _leave(hand: Shift, claim: Claim, error: RootUnavailable) -> None:
+def attend(hand: Shift, prepared: Prepared) -> None:
+    """Finish a chunk. On a device that proves unsound it is given back at no cost, and its model left to others."""
+    claim = prepared.claim
+    try:
+        if claim.trained_model_id in hand.refused():  # found out over the chunk before, while this one was prepared
+            hand.give_back(claim)
+        else:
+            finish(hand, prepared)
+    except DeviceUnsound as error:
+        hand.refuse(claim.trained_model_id, error)
+        hand.give_back(claim)
+    except BaseException as error:
+        _drop(hand, claim, error)
+        raise
+
+
+def _drop(hand: Shift, claim: Claim, error: BaseException) -> None:
+    """A chunk that this ring cannot finish. Where machinery is known to be at fault it is given back; anything else
+    is left to the end of its lease, because a scan that brings it about must not come round for ever."""
+    hand.leave(claim)
+    if isinstance(error, DecodersUnavailable | DatabaseUnreachable):
+        with suppress(DatabaseUnreachable):
+            hand.give_back(claim)
+
+
+def _avoid(hand: Shift, claim: Claim, error: RootUnavailable) -> None:
     """A root that does not answer is machinery: its batch waits, the others go on."""
     log.error("batch %d waits: %s", claim.batch_id, error)
     hand.avoid(claim.batch_id)
@@ -121,24 +161,60 @@ def prepare_scan(hand: Shift, loaded: Loaded, scan: WaitingScan) -> Decoded | Re
 
 
 def finish(hand: Shift, prepared: Prepared) -> None:
-    """Score a prepared chunk and complete it. Told to stop, it completes what is scored and releases the rest.
-    A chunk that a worker was lost with goes one scan at a time, each named by a breadcrumb first."""
+    """Score a prepared chunk and complete it. Told to stop, it completes what is scored and releases the rest."""
     claim = prepared.claim
     hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
     loaded = at_todays_threshold(hand, prepared.loaded)
-    size = hand.batch_size if claim.attempts == 1 else 1
-    scored: list[Future[Result]] = []
     with ThreadPoolExecutor(hand.decoders.count, "keep") as keepers:
-        for ready in _slices(prepared.ready, size):
-            if hand.is_stopping():
-                break
-            if not hand.renew(claim, breadcrumb=ready[0][0].id if size == 1 else None):
-                log.warning("chunk %d was taken over by another worker", claim.chunk_id)
-                return
-            scored += score_slice(hand, loaded, ready, keepers)
-    results = [*prepared.rejected, *_finished(hand, claim, scored)]
-    if hand.complete(claim, results):
+        if claim.attempts > 1:
+            results = score_warily(hand, loaded, claim, keepers)
+        else:
+            results = score_swiftly(hand, loaded, prepared, keepers)
+    if results is None:
+        log.warning("chunk %d was taken over by another worker", claim.chunk_id)
+        hand.leave(claim)
+    elif hand.complete(claim, results):
         hand.scans += len(results)
+
+
+def score_swiftly(hand: Shift, loaded: Loaded, prepared: Prepared, keepers: ThreadPoolExecutor) -> list[Result] | None:
+    """Score what was prepared in batches; None where the claim was lost."""
+    scored: list[Future[Result]] = []
+    for ready in _slices(prepared.ready, hand.batch_size):
+        if hand.is_stopping():
+            break
+        if not hand.renew(prepared.claim):
+            return None
+        scored += score_slice(hand, loaded, ready, keepers)
+    return [*prepared.rejected, *_finished(hand, prepared.claim, scored)]
+
+
+def score_warily(hand: Shift, loaded: Loaded, claim: Claim, keepers: ThreadPoolExecutor) -> list[Result] | None:
+    """Score a chunk that a worker was lost with, one scan at a time from its file to its pictures, each named by a
+    breadcrumb first; None where the claim was lost. Who names a scan, and is lost with it, blames it: so the golden
+    image comes before the first name. Raises DeviceUnsound."""
+    hand.prove(loaded)
+    results: list[Result] = []
+    for scan in claim.scans:
+        if hand.is_stopping():
+            break
+        if not hand.renew(claim, breadcrumb=scan.id):
+            return None
+        try:
+            results.append(score_alone(hand, loaded, scan, keepers))
+        except RootUnavailable as error:
+            _avoid(hand, claim, error)
+            break
+    return results if hand.renew(claim, breadcrumb=NOBODY) else None
+
+
+def score_alone(hand: Shift, loaded: Loaded, scan: WaitingScan, keepers: ThreadPoolExecutor) -> Result:
+    """Decode and score one scan, and write its pictures. Raises RootUnavailable."""
+    decoded = prepare_scan(hand, loaded, scan)
+    if isinstance(decoded, Rejected):
+        return decoded
+    (scored,) = score_slice(hand, loaded, [(scan, decoded)], keepers)
+    return scored.result()
 
 
 def at_todays_threshold(hand: Shift, loaded: Loaded) -> Loaded:
@@ -152,26 +228,23 @@ def _finished(hand: Shift, claim: Claim, scored: "Sequence[Future[Result]]") -> 
         try:
             yield future.result()
         except RootUnavailable as error:
-            _leave(hand, claim, error)
+            _avoid(hand, claim, error)
 
 
 def score_slice(
     hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], keepers: ThreadPoolExecutor
 ) -> "list[Future[Result]]":
     """Predict some scans at once; `keepers` write the pictures of flagged ones while the device goes on. An engine
-    that fails over several is asked one by one, so that one scan cannot spoil its neighbours; an engine that cannot
-    even score a plain field is broken: that raises, and they wait."""
+    that fails over several is asked one by one, so that one scan cannot spoil its neighbours. Raises DeviceUnsound
+    where the golden image fails, too: then the engine is broken, and no scan is to blame."""
     started = time.perf_counter()
     pixels = np.stack([decoded.pixels for _, decoded in ready])
     try:
         predictions = predict(hand, loaded, pixels)
-    except MemoryError as error:
-        return [keepers.submit(Failed, scan.id, Cause.OUT_OF_MEMORY, str(error)) for scan, _ in ready]
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        _require_sound_engine(loaded)
+    except (MemoryError, ValueError, RuntimeError, FloatingPointError) as error:
+        hand.prove(loaded)
         if len(ready) == 1:
-            why = f"{type(error).__name__}: {error}"[:500]
-            return [keepers.submit(Failed, ready[0][0].id, Cause.ENGINE_ERROR, why)]
+            return [keepers.submit(_failed, ready[0][0], error)]
         return [result for one in ready for result in score_slice(hand, loaded, [one], keepers)]
     share = (time.perf_counter() - started) / len(ready)
     return [
@@ -211,10 +284,9 @@ def _result(
     )
 
 
-def _require_sound_engine(loaded: Loaded) -> None:
-    """Score a plain grey field: an engine that cannot do that is broken, and no scan is to blame (it raises)."""
-    size = loaded.view.input_size
-    loaded.scorer.predict(np.full((1, size, size), 128, np.uint8))
+def _failed(scan: WaitingScan, error: Exception) -> Failed:
+    cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.ENGINE_ERROR
+    return Failed(scan.id, cause, f"{type(error).__name__}: {error}"[:500])
 
 
 def _source(scan: WaitingScan) -> Source:
@@ -231,7 +303,7 @@ def _release(hand: Shift, upcoming: "Future[Prepared | None]") -> None:
         return
     prepared = upcoming.result()
     if prepared is not None:
-        hand.complete(prepared.claim, [])
+        hand.give_back(prepared.claim)
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]
@@ -243,9 +315,8 @@ def _begin(**kwargs: Any) -> None:
         active = models.active(hand.db).id
         try:
             hand.model(active)
-        except ModelRefused as error:
-            log.error("model %d: its batches wait: %s", active, error)
-            hand.refuse(active)
+        except (Refused, DeviceUnsound) as error:
+            hand.refuse(active, error)
     except NightreadError as error:
         log.error("%s", error)
     hand.doing = hand.idle
@@ -253,7 +324,12 @@ def _begin(**kwargs: Any) -> None:
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _end(**kwargs: Any) -> None:
-    """In the parent, told to stop: leave the note that the child looks for."""
+    """In the parent, told to stop: leave the note that the child looks for, and end a child that does not obey."""
     note = stopping_note(settings(), os.getpid())
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()
+    # Celery's own bound (REMAP_SIGTERM and worker_soft_shutdown_timeout) tells us only once it is over, and always
+    # waits for all of it. SIGQUIT is its cold shutdown: it ends the child and goes.
+    insist = threading.Timer(STOP_SECONDS, os.kill, (os.getpid(), signal.SIGQUIT))
+    insist.daemon = True
+    insist.start()

@@ -1,5 +1,6 @@
 """What people ask: totals, reports, one scan, workers."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -11,13 +12,14 @@ from sqlalchemy.orm import Session
 from db.errors import Unknown
 from db.schema import Batch, Outcome, Scan, Site, TrainedModel, Worker
 from db.store.connection import Database, epoch_now, now
-from db.store.scoring import WORKER_GONE_SECONDS, current_outcome
+from db.store.heartbeats import WORKER_GONE_SECONDS
+from db.store.scoring import current_outcome
 from db.words import Kind
 
 
 @dataclass(frozen=True)
 class Totals:
-    """A batch in numbers; always found = scored + rejected + failed + waiting."""
+    """A batch in numbers. `found` is counted apart from the others, so that their sum proves something."""
 
     batch: int
     site: str
@@ -33,6 +35,11 @@ class Totals:
     images_per_second: float
     sealed: bool
     submitted_at: datetime
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether found = scored + rejected + failed + waiting: a scan with two outcomes counts twice on the right."""
+        return self.found == self.scored + self.rejected + self.failed + self.waiting
 
     @property
     def is_done(self) -> bool:
@@ -202,19 +209,21 @@ def _totals(session: Session, batch_id: int) -> Totals:
     batch = session.get(Batch, batch_id)
     if batch is None:
         raise Unknown(f"no batch {batch_id}: `nightread status` lists them")
+    scans = select(func.count()).select_from(Scan).where(Scan.batch_id == batch_id).scalar_subquery()
+    # One statement: PostgreSQL gives each its own moment, and a batch may just be growing.
     counts = session.execute(
-        select(Outcome.kind, Outcome.reason, Outcome.flagged, func.count(), func.max(Outcome.at))
+        select(Outcome.kind, Outcome.reason, Outcome.flagged, func.count(), func.max(Outcome.at), scans)
         .select_from(Scan)
-        .join(Outcome, current_outcome(batch.trained_model_id))
+        .outerjoin(Outcome, current_outcome(batch.trained_model_id))
         .where(Scan.batch_id == batch_id)
         .group_by(Outcome.kind, Outcome.reason, Outcome.flagged)
     ).all()
-    kinds = dict.fromkeys(Kind, 0)
-    for kind, _, _, count, _ in counts:
-        kinds[Kind(kind)] += count
-    found = session.scalar(select(func.count()).where(Scan.batch_id == batch_id)) or 0
-    waiting = found - sum(kinds.values())
-    last = now() if waiting or not counts else max(at for *_, at in counts)
+    kinds: Counter[str | None] = Counter()  # None: no outcome yet
+    for kind, _, _, count, _, _ in counts:
+        kinds[kind] += count
+    found = counts[0][-1] if counts else 0
+    waiting = kinds[None]
+    last = now() if waiting or not counts else max(at for *_, at, _ in counts)
     seconds = max((last - batch.submitted_at).total_seconds(), 0.0) if counts or waiting else 0.0
     return Totals(
         batch=batch_id,
@@ -222,11 +231,11 @@ def _totals(session: Session, batch_id: int) -> Totals:
         model=_model_label(session, batch.trained_model_id),
         found=found,
         scored=kinds[Kind.SCORED],
-        flagged=sum(count for _, _, flagged, count, _ in counts if flagged),
+        flagged=sum(count for _, _, flagged, count, _, _ in counts if flagged),
         rejected=kinds[Kind.REJECTED],
         failed=kinds[Kind.FAILED],
         waiting=waiting,
-        reasons={reason: count for _, reason, _, count, _ in sorted(counts, key=str) if reason},
+        reasons={reason: count for _, reason, _, count, _, _ in sorted(counts, key=str) if reason},
         seconds=round(seconds, 3),
         images_per_second=round(kinds[Kind.SCORED] / seconds, 2) if seconds else 0.0,
         sealed=batch.sealed_at is not None,

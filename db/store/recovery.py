@@ -1,0 +1,142 @@
+"""What was lost with a worker is taken back; what failed may be tried again, on record.
+
+Who is to blame is decided here. A worker names the scan in hand (the breadcrumb) only after it scored the golden image
+as it should be: it vouches for itself. A scan has failed once VOUCHERS such workers were lost with it in hand. However
+often a worker is killed from outside before it named a scan, no scan is blamed for that."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.orm import Session
+
+from db.schema import Batch, Chunk, Outcome, Scan, Worker
+from db.store.audit import record
+from db.store.connection import Database, epoch_now, now
+from db.store.heartbeats import WORKER_GONE_SECONDS
+from db.store.scoring import Failed, current_outcome, generations_of, let_go, outcome_of, waiting_scans
+from db.words import Cause, Kind
+
+TRIES = 3  # losses of a chunk of which no breadcrumb tells, before it is cut in half
+VOUCHERS = 2  # sound workers lost with a scan in hand, before it has failed
+AT_ONCE = 200  # chunks a transaction: nobody waits long for the write lock
+SWEEP_LOCK = 0x7377656570  # advisory lock of PostgreSQL: one sweep takes back at a time ("sweep")
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What one sweep did, in chunks."""
+
+    freed: int = 0
+    split: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "Swept") -> "Swept":
+        return Swept(self.freed + other.freed, self.split + other.split, self.failed + other.failed)
+
+
+def free_expired(db: Database) -> Swept:
+    """Take back the chunks whose lease ran out. The scan that the breadcrumb names is set apart; one that is alone
+    has failed when VOUCHERS sound workers were lost with it; a chunk that was lost TRIES times without a breadcrumb is
+    cut in half. While another sweep is at it, this one leaves it to that."""
+    swept = Swept()
+    while True:
+        with db.writing() as session:
+            chunks = _expired(session) if _is_alone(db, session) else []
+            for chunk in chunks:
+                swept += _take_back(session, chunk)
+        if len(chunks) < AT_ONCE:
+            return swept
+
+
+def retry_failed(db: Database, batch_id: int, *, by: str) -> int:
+    """Let a batch's failed scans wait again under the next generation, on record; how many there were."""
+    with db.writing() as session:
+        batch = session.get_one(Batch, batch_id, with_for_update=True)
+        failed = session.scalars(
+            select(Scan)
+            .join(Outcome, current_outcome(batch.trained_model_id))
+            .where(Scan.batch_id == batch_id, Outcome.kind == Kind.FAILED)
+            .order_by(Scan.id)
+        ).all()
+        for start in range(0, len(failed), 16):
+            _rewait(session, batch, failed[start : start + 16])
+        if failed:
+            record(session, by, "batch_retried", f"batch {batch_id}", {"scans": len(failed)})
+        return len(failed)
+
+
+def _is_alone(db: Database, session: Session) -> bool:
+    """Whether no other sweep takes back just now. On SQLite the write lock (BEGIN IMMEDIATE) sees to that; on
+    PostgreSQL an advisory lock that ends with the transaction: sweeps that run at once would wait for each other's
+    rows in turn, and the skipped ones would only be taken back later."""
+    if db.is_sqlite:
+        return True
+    return bool(session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": SWEEP_LOCK}))
+
+
+def _expired(session: Session) -> Sequence[Chunk]:
+    expired = select(Chunk).where(Chunk.completed_at.is_(None), Chunk.lease_until < epoch_now())
+    return session.scalars(expired.order_by(Chunk.id).limit(AT_ONCE).with_for_update(skip_locked=True)).all()
+
+
+def _take_back(session: Session, chunk: Chunk) -> Swept:
+    scans = [scan.id for scan in waiting_scans(session, chunk.id)]
+    suspect, worker, pid = chunk.breadcrumb, chunk.worker, chunk.pid
+    let_go(chunk)
+    if not scans:
+        chunk.completed_at = now()
+    elif scans == [suspect]:
+        chunk.vouched += 1
+        if chunk.vouched >= VOUCHERS:
+            _give_up(session, chunk, scans[0], is_alive=_is_alive(session, worker, pid))
+            return Swept(failed=1)
+    elif suspect in scans:
+        _set_apart(session, chunk, [suspect], attempts=chunk.attempts, vouched=1)
+        chunk.attempts -= 1  # the others are not blamed
+        return Swept(split=1)
+    elif len(scans) > 1 and chunk.attempts >= TRIES:
+        _set_apart(session, chunk, scans[len(scans) // 2 :], attempts=1, vouched=0)
+        chunk.attempts = 1
+        return Swept(split=1)
+    return Swept(freed=1)
+
+
+def _set_apart(session: Session, chunk: Chunk, scan_ids: Sequence[int], *, attempts: int, vouched: int) -> None:
+    apart = Chunk(
+        batch_id=chunk.batch_id,
+        trained_model_id=chunk.trained_model_id,
+        priority=chunk.priority,
+        attempts=attempts,
+        vouched=vouched,
+    )
+    session.add(apart)
+    session.flush()
+    session.execute(update(Scan).where(Scan.id.in_(scan_ids)).values(chunk_id=apart.id))
+
+
+def _is_alive(session: Session, worker: str | None, pid: int | None) -> bool:
+    """Whether the very process that claimed still beats (another may beat under the same name by now)."""
+    beats = select(Worker.beat > epoch_now() - WORKER_GONE_SECONDS).where(Worker.name == worker, Worker.pid == pid)
+    return bool(session.scalar(beats))
+
+
+def _give_up(session: Session, chunk: Chunk, scan_id: int, *, is_alive: bool) -> None:
+    cause = Cause.TIMED_OUT if is_alive else Cause.WORKER_DIED
+    detail = f"{chunk.vouched} workers that had scored the golden image were lost with this scan alone in hand"
+    failed = Failed(scan_id, cause, f"{detail}; claimed {chunk.attempts} times")
+    generation = generations_of(session, chunk.id)[scan_id]
+    session.add(outcome_of(failed, chunk.trained_model_id, 0.0, generation))
+    chunk.completed_at = now()
+
+
+def _rewait(session: Session, batch: Batch, scans: Sequence[Scan]) -> None:
+    """A small chunk of its own for scans that failed before, as urgent as before: they shall trouble few others."""
+    before = select(func.max(Chunk.priority)).where(Chunk.id.in_([scan.chunk_id for scan in scans]))
+    priority = session.scalar(before) or 0
+    chunk = Chunk(batch_id=batch.id, trained_model_id=batch.trained_model_id, priority=priority)
+    session.add(chunk)
+    session.flush()
+    for scan in scans:
+        scan.generation += 1
+        scan.chunk_id = chunk.id
