@@ -10,6 +10,8 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from db.transport import require_private_database, require_private_queue
+
 # A Unix socket's path may hold 107 bytes (unix(7)); a longer home gets its socket in a private folder elsewhere.
 SOCKET_PATH_LIMIT = 100
 
@@ -92,5 +94,9 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read from the environment once."""
-    return Settings()
+    """The process's settings, read from the environment once. Raises Refused where queue or database would be spoken
+    to in plaintext beyond this machine."""
+    made = Settings()
+    require_private_queue(made.queue)
+    require_private_database(made.database)
+    return made
