@@ -5,10 +5,11 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Row, Table, exists, insert, select
+from sqlalchemy import ColumnElement, Row, Table, exists, func, insert, select
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Chunk, Outcome, Scan, Site
+from db.store.audit import record
 from db.store.bulk import among, insert_rows
 from db.store.connection import Database, now
 from db.store.reading import printable
@@ -18,6 +19,7 @@ from db.words import Kind, Reason
 SCANS, OUTCOMES, CHUNKS = (cast(Table, of.__table__) for of in (Scan, Outcome, Chunk))
 COLUMNS = ("key", "batch_id", "chunk_id", "path", "size", "sha256", "patient", "study", "age", "tags")  # of SCANS
 ROUTINE, URGENT = 0, 10  # priorities of chunks
+BY = "intake"  # on the audit record
 
 
 @dataclass(slots=True)  # not frozen: that doubles the cost of making one, and there are millions
@@ -93,6 +95,9 @@ def seal(db: Database, submission: Submission) -> int:
             batch = session.get_one(Batch, _open_batch(session, submission))
         if batch.sealed_at is None:
             batch.sealed_at = now()
+            # How many there were then: the certificate holds its count against this one.
+            found = session.scalar(select(func.count()).select_from(Scan).where(Scan.batch_id == batch.id))
+            record(session, BY, "batch_sealed", f"batch {batch.id}", {"found": found})
         return batch.id
 
 
