@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyotp
 from builders import chest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,14 +20,25 @@ from werkzeug.test import TestResponse
 from db.files import derived_path
 from db.schema import AuditEvent, Scan
 from db.settings import Settings
-from db.store import intake, models, people, scoring
+from db.store import codes, intake, models, people, scoring
 from db.store.connection import connect
 from db.store.sites import add_site, every_site
 from db.words import Cause, Reason, Role
-from webui import create_app, passwords
+from webui import create_app, passwords, totp
 from workers.preprocessing import prepare
 
 PASSWORD = "three unrelated words"
+NOBODYS_KEY = "0" * 32
+
+
+def routes(app: Flask) -> list[tuple[str, str, str]]:
+    """(endpoint, method, address) of everything that the application answers, from its URL map."""
+    filled = {"key": NOBODYS_KEY, "batch_id": "1", "filename": "nightread.css"}
+    return [
+        (rule.endpoint, method, re.sub(r"<(?:\w+:)?(\w+)>", lambda found: filled[found[1]], rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    ]
 
 
 @cache
@@ -125,6 +138,31 @@ class ReadingRoom:
         browser = self.visitor()
         assert browser.sign_in(name).status_code == 303
         return browser
+
+    def inside(self, name: str = "dr-a", *, awaits_code: bool = False) -> "Browser":
+        """Somebody with a session, without the second that checking a password takes."""
+        token = secrets.token_urlsafe(32)
+        user = people.user_named(self.db, name)
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        people.start_session(self.db, user.id, digest, by="test", awaits_code=awaits_code)
+        browser = self.visitor()
+        browser.client.set_cookie("nightread", token)
+        return browser
+
+    def opened(self, batch: int, name: str = "boss") -> "Browser":
+        """An admin who opened a batch, with a reason."""
+        browser = self.inside(name)
+        answer = browser.post(f"/batches/{batch}", page="/account", reason="a test of what is seen")
+        assert answer.status_code == 303
+        return browser
+
+    def app_of(self, name: str = "dr-a") -> pyotp.TOTP:
+        """Enrol an app for one-time passwords, as of long ago; its codes."""
+        user, nonce = people.user_named(self.db, name), totp.new_nonce()
+        codes.begin(self.db, user.id, nonce, by="test")
+        begun = codes.begun(self.db, user.id)
+        assert codes.confirm(self.db, begun, step=0, recovery_sha256=[], by="test")
+        return totp.app_for(self.app.secret_key, nonce)
 
     def _file(self, root: str, file: Found) -> intake.FoundFile:
         content = hashlib.sha256(f"{root}/{file.path}".encode("utf-8", "surrogateescape")).hexdigest()

@@ -17,7 +17,8 @@ IDLE, LONGEST = timedelta(minutes=15), timedelta(hours=12)
 
 
 def session_user(db, token="t" * 64):
-    return people.session_user(db, token, idle=IDLE, longest=LONGEST)
+    visit = people.visit(db, token, idle=IDLE, longest=LONGEST)
+    return visit and visit.user
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_session_ends_with_signing_out(db, reader):
 def test_a_session_runs_out(db, reader, limits):
     people.start_session(db, reader.id, "t" * 64, by="rosa")
 
-    assert people.session_user(db, "t" * 64, **{"idle": IDLE, "longest": LONGEST, **limits}) is None
+    assert people.visit(db, "t" * 64, **{"idle": IDLE, "longest": LONGEST, **limits}) is None
 
 
 def test_a_new_password_ends_every_session(db, reader):

@@ -1,4 +1,4 @@
-"""Signing in and out."""
+"""Signing in and out: the password, then, for who enrolled an app, a one-time password."""
 
 import threading
 
@@ -10,8 +10,8 @@ from werkzeug.routing import RequestRedirect
 from db.store import people
 from db.store.people import UserView
 from db.words import Role
-from webui import limits, passwords, sessions
-from webui.guard import database, me, passive, public
+from webui import codes, limits, passwords, sessions
+from webui.guard import EVERYBODY, database, enrols, me, needs, passive, public
 
 bp = Blueprint("auth", __name__)
 
@@ -23,9 +23,9 @@ _one_at_a_time = threading.Lock()
 @public
 def sign_in() -> ResponseReturnValue:
     """The form, or straight on for somebody who is signed in already."""
-    user = sessions.holder(database(), is_active=False)
-    if user is not None:
-        return redirect(_onward(user), 303)
+    visit = sessions.current(database(), is_active=False)
+    if visit is not None:
+        return redirect(_onward(visit.user), 303)
     return render_template(
         "sign_in.html",
         next=request.args.get("next", ""),
@@ -51,12 +51,45 @@ def try_to_sign_in() -> ResponseReturnValue:
     if passwords.needs_rehash(user.password_hash):
         people.rehash_password(db, user.id, passwords.hash_password(password))
     session.clear()  # a new form token with the new session
+    onward = url_for("auth.code", next=_wanted() or None) if user.has_codes else _onward(user)
+    response = redirect(onward, 303)
+    sessions.start(db, user, response, awaits_code=user.has_codes)
+    return response
+
+
+@bp.get("/sign-in/code")
+@public
+def code() -> ResponseReturnValue:
+    """Ask for the one-time password, of somebody whose password was right a moment ago."""
+    if sessions.awaiting_code(database()) is None:
+        return redirect(url_for("auth.sign_in", next=_wanted() or None), 303)
+    return render_template("code.html", next=_wanted())
+
+
+@bp.post("/sign-in/code")
+@public
+def try_code() -> ResponseReturnValue:
+    """Check the one-time password or recovery code; a wrong one counts as a failed sign-in."""
+    db, address = database(), request.remote_addr or "unknown"
+    with _one_at_a_time:
+        user = sessions.awaiting_code(db)
+        if user is None:
+            return redirect(url_for("auth.sign_in", next=_wanted() or None), 303)
+        if limits.is_over(db, user.name, user, address):
+            return _code_again(429)
+        if not codes.accepts(user, request.form.get("code", "")):
+            limits.note_failure(db, user.name, address)
+            people.note_event(db, by="nobody", action="code_refused", about=f"user {user.id}")
+            return _code_again(401)
+    session.clear()
     response = redirect(_onward(user), 303)
     sessions.start(db, user, response)
     return response
 
 
 @bp.post("/sign-out")
+@needs(*EVERYBODY)
+@enrols
 @passive
 def sign_out() -> ResponseReturnValue:
     """End the session here and in the database."""
@@ -69,19 +102,27 @@ def sign_out() -> ResponseReturnValue:
 
 
 def _form_again(name: str, status: int) -> ResponseReturnValue:
-    minutes = int(limits.WINDOW.total_seconds() // 60)
     typed = name if name.isprintable() else ""
-    page = render_template(
-        "sign_in.html", next=request.form.get("next", ""), name=typed, status=status, minutes=minutes
-    )
-    headers = {"Retry-After": str(int(limits.WINDOW.total_seconds()))} if status == 429 else {}
-    return page, status, headers
+    page = render_template("sign_in.html", next=_wanted(), name=typed, status=status, minutes=limits.MINUTES)
+    return page, status, _wait(status)
+
+
+def _code_again(status: int) -> ResponseReturnValue:
+    page = render_template("code.html", next=_wanted(), status=status, minutes=limits.MINUTES)
+    return page, status, _wait(status)
+
+
+def _wait(status: int) -> dict[str, str]:
+    return {"Retry-After": str(60 * limits.MINUTES)} if status == 429 else {}
+
+
+def _wanted() -> str:
+    return request.values.get("next", "")
 
 
 def _onward(user: UserView) -> str:
-    wanted = request.values.get("next", "")
-    if _is_page_of_ours(wanted):
-        return wanted
+    if _is_page_of_ours(_wanted()):
+        return _wanted()
     return url_for("batches.index" if user.role == Role.ADMIN else "worklist.index")
 
 

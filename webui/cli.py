@@ -9,7 +9,7 @@ import click
 from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
-from db.store import people
+from db.store import codes, people
 from db.store.chain import Head
 from db.store.connection import database
 from db.store.sites import every_site, site_named
@@ -57,7 +57,7 @@ def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) 
 @user.command("list")
 @as_json_option
 def list_users(as_json: bool) -> None:
-    """Everybody, with role, sites and whether they may sign in."""
+    """Everybody, with role, sites, whether they may sign in and with what."""
     db = database()
     names = {site.id: site.name for site in every_site(db)}
     rows: list[dict[str, Any]] = [
@@ -66,6 +66,7 @@ def list_users(as_json: bool) -> None:
             "role": each.role.value,
             "sites": sorted(names[site_id] for site_id in each.site_ids),
             "disabled": each.disabled_at.isoformat() if each.disabled_at else None,
+            "codes": each.has_codes,
         }
         for each in people.users(db)
     ]
@@ -74,7 +75,8 @@ def list_users(as_json: bool) -> None:
         return
     for row in rows:
         state = "disabled" if row["disabled"] else "active"
-        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {', '.join(row['sites']) or '(no site)'}")
+        door = "password and code" if row["codes"] else "password"
+        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {door:18} {', '.join(row['sites']) or '(no site)'}")
 
 
 @user.command("grant")
@@ -105,15 +107,18 @@ def disable(name: str, as_json: bool) -> None:
 @ask_option
 @as_json_option
 def reset(name: str, ask: bool, as_json: bool) -> None:
-    """Give a new password, also to somebody who was disabled or guessed too often; their sessions end."""
+    """Give a new password, also to somebody who was disabled, guessed too often or lost their app; sessions end, and
+    an app for one-time passwords is taken off."""
     db = database()
     known = people.user_named(db, name)
     password = _password(name, ask=ask)
     people.set_password(db, known.id, passwords.hash_password(password), by=_operator())
     if known.disabled_at:
         people.enable_user(db, known.id, by=_operator())
-    told = {"user": name, "password": None if ask else password}
-    _tell(told, as_json, f"{name} has a new password{_with(password, ask)}")
+    had_app = codes.remove_all(db, known.id, by=_operator())
+    told = {"user": name, "password": None if ask else password, "codes_removed": had_app}
+    also = "; one-time passwords are off" if had_app else ""
+    _tell(told, as_json, f"{name} has a new password{also}{_with(password, ask)}")
 
 
 @click.group()

@@ -1,4 +1,5 @@
-"""Who gets in: every page asks for a signed-in user unless it is marked public; every change comes from our pages."""
+"""Who gets in: a page is marked as public or with the roles that it is for, and one without a mark lets nobody in;
+every change comes from our own pages."""
 
 import ipaddress
 import re
@@ -9,14 +10,16 @@ from urllib.parse import urlsplit
 from flask import Flask, abort, current_app, g, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
+from db.store import openings
 from db.store.connection import Database
-from db.store.people import UserView
+from db.store.people import UserView, Visit
 from db.words import Role
 from webui import sessions
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STATIC = "static"
+EVERYBODY = tuple(Role)
 
 
 def install(app: Flask) -> None:
@@ -38,14 +41,20 @@ def passive(view: View) -> View:
     return view
 
 
-def needs(role: Role) -> Callable[[View], View]:
-    """Mark a view that only this role may use."""
+def needs(*roles: Role) -> Callable[[View], View]:
+    """Mark a view with the roles that may use it."""
 
     def mark(view: View) -> View:
-        view.role = role  # type: ignore[attr-defined]
+        view.roles = roles  # type: ignore[attr-defined]
         return view
 
     return mark
+
+
+def enrols(view: View) -> View:
+    """Mark a view that somebody who must first enrol an app for one-time passwords may use."""
+    view.enrols = True  # type: ignore[attr-defined]
+    return view
 
 
 def database() -> Database:
@@ -56,13 +65,24 @@ def database() -> Database:
 
 def me() -> UserView:
     """Who is signed in; only for views that are not public."""
-    user: UserView = g.user
-    return user
+    return my_visit().user
+
+
+def my_visit() -> Visit:
+    """The session of who is signed in; only for views that are not public."""
+    visit: Visit = g.visit
+    return visit
 
 
 def my_sites() -> set[int]:
     """The sites whose scans the signed-in user may see."""
     return set(me().site_ids)
+
+
+def may_see(batch_id: int) -> bool:
+    """Whether the signed-in user may see the scans of a batch of theirs: a reader always, an admin only after opening
+    the batch in this session, with a reason (break-glass)."""
+    return me().role == Role.READER or openings.is_open(database(), batch_id, my_visit())
 
 
 def _refuse_foreign_names() -> None:
@@ -102,16 +122,30 @@ def _admit() -> ResponseReturnValue | None:
     view = current_app.view_functions.get(request.endpoint or "")
     if request.endpoint == STATIC or getattr(view, "is_public", False):
         return None
-    g.user = sessions.holder(database(), is_active=not getattr(view, "is_passive", False))
-    if g.user is None:
+    visit = sessions.current(database(), is_active=not getattr(view, "is_passive", False))
+    if visit is None:
         return _ask_to_sign_in()
-    if getattr(view, "role", g.user.role) != g.user.role:
+    g.visit, g.user = visit, visit.user
+    if view is not None and visit.user.role not in getattr(view, "roles", ()):
         abort(403)
+    if database().config.require_totp and not visit.user.has_codes and not getattr(view, "enrols", False):
+        return _ask_to_enrol()
     return None
 
 
+def _ask_to_enrol() -> ResponseReturnValue:
+    if _is_fetched():
+        abort(403)
+    return redirect(url_for("codes.index"), 303)
+
+
+def _is_fetched() -> bool:
+    """Whether a page of ours asks for this by itself, so that a redirection to another page would be no answer."""
+    return request.path.endswith((".png", ".json"))
+
+
 def _ask_to_sign_in() -> ResponseReturnValue:
-    if request.path.endswith((".png", ".json")):
+    if _is_fetched():
         abort(401)
     was_changing = request.method not in SAFE_METHODS
     after = request.path if request.path != "/" else None

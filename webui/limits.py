@@ -8,7 +8,8 @@ from db.store import people
 from db.store.connection import Database
 from db.store.people import UserView
 
-WINDOW = timedelta(minutes=15)
+MINUTES = 15
+WINDOW = timedelta(minutes=MINUTES)
 ACCOUNT_FAILURES = 5
 ADDRESS_FAILURES = 20
 FAILED = "sign_in_failed"

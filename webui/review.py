@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from flask import Blueprint, abort, flash, redirect, render_template, request, send_file, url_for
+from flask import Blueprint, abort, flash, make_response, redirect, render_template, request, send_file, url_for
 from flask.typing import ResponseReturnValue
 
 from db.files import derived_path
 from db.store import people, reading, worklist
 from db.store.reading import ScanView
 from db.words import Kind, Role, Verdict
-from webui.guard import database, me, my_sites, needs
+from webui import errors
+from webui.guard import EVERYBODY, database, may_see, me, my_sites, needs
 
 bp = Blueprint("review", __name__)
 NOTE_CHARACTERS = 10_000
@@ -21,6 +22,7 @@ VERDICTS = {
 
 
 @bp.get("/scan/<key:key>")
+@needs(*EVERYBODY)
 def show(key: str) -> ResponseReturnValue:
     """The scan page; that it was opened goes on record."""
     scan = _scan(key)
@@ -48,6 +50,7 @@ def give_verdict(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/next")
+@needs(Role.READER)
 def skip(key: str) -> ResponseReturnValue:
     """Leave this scan unread: on to the next one down the list, or back to its top."""
     scan = _scan(key)
@@ -59,6 +62,7 @@ def skip(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/image.png")
+@needs(*EVERYBODY)
 def image(key: str) -> ResponseReturnValue:
     """The lossless review copy: grey, 8 or 16 bits."""
     scan = _scan(key)
@@ -67,13 +71,18 @@ def image(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/heat.png")
+@needs(*EVERYBODY)
 def heat(key: str) -> ResponseReturnValue:
     """The heat map: a transparent overlay of the same proportions as the picture."""
     return _picture(_scan(key), "heat")
 
 
 def _scan(key: str) -> ScanView:
-    return reading.scan(database(), key, site_ids=my_sites())
+    scan = reading.scan(database(), key, site_ids=my_sites())
+    if not may_see(scan.batch):
+        advice = f"An admin sees a scan only after opening its batch with a reason: batch {scan.batch}, under Batches."
+        abort(make_response(errors.page(403, advice)))
+    return scan
 
 
 def _page(scan: ScanView, *, note: str = "", problem: str = "") -> str:

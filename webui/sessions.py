@@ -10,7 +10,9 @@ from werkzeug.wrappers import Response
 from db.settings import Settings
 from db.store import people
 from db.store.connection import Database
-from db.store.people import UserView
+from db.store.people import UserView, Visit
+
+CODE_MINUTES = 5  # that a sign-in waits for its one-time password
 
 
 def cookie_name(config: Settings) -> str:
@@ -18,11 +20,12 @@ def cookie_name(config: Settings) -> str:
     return "__Host-nightread" if config.web_https else "nightread"
 
 
-def start(db: Database, user: UserView, response: Response) -> None:
-    """Begin a session under a fresh token; whatever token the browser came with ends."""
+def start(db: Database, user: UserView, response: Response, *, awaits_code: bool = False) -> None:
+    """Begin a session under a fresh token; whatever token the browser came with ends. One that `awaits_code` opens
+    nothing but the page that asks for the one-time password."""
     end(db, by=user.name)
     token = secrets.token_urlsafe(32)
-    people.start_session(db, user.id, _digest(token), by=user.name)
+    people.start_session(db, user.id, _digest(token), by=user.name, awaits_code=awaits_code)
     response.set_cookie(
         cookie_name(db.config),
         token,
@@ -33,19 +36,28 @@ def start(db: Database, user: UserView, response: Response) -> None:
     )
 
 
-def holder(db: Database, *, is_active: bool) -> UserView | None:
-    """Who sent this request; None when nobody is signed in. `is_active` False (a page that polls) does not
-    put off the end of an idle session."""
+def current(db: Database, *, is_active: bool) -> Visit | None:
+    """Who sent this request, in which session; None when nobody is signed in. `is_active` False (a page that polls)
+    does not put off the end of an idle session."""
     token = request.cookies.get(cookie_name(db.config))
     if not token:
         return None
-    return people.session_user(
+    return people.visit(
         db,
         _digest(token),
         idle=timedelta(minutes=db.config.session_idle_minutes),
         longest=timedelta(hours=db.config.session_hours),
         is_active=is_active,
     )
+
+
+def awaiting_code(db: Database) -> UserView | None:
+    """Whose password was right a moment ago, and whose one-time password is still to come."""
+    token = request.cookies.get(cookie_name(db.config))
+    if not token:
+        return None
+    found = people.visit_awaiting_code(db, _digest(token), longest=timedelta(minutes=CODE_MINUTES))
+    return found.user if found else None
 
 
 def end(db: Database, *, by: str) -> None:

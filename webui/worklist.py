@@ -2,20 +2,25 @@
 
 import math
 
-from flask import Blueprint, abort, render_template, request
+from flask import Blueprint, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 from db.store import people, worklist
 from db.store.worklist import ModelToRead
-from webui.guard import database, me, my_sites
+from db.words import Role
+from webui.guard import EVERYBODY, database, me, my_sites, needs
 
 bp = Blueprint("worklist", __name__)
 PAGE = 50
 
 
 @bp.get("/")
+@needs(*EVERYBODY)
 def index() -> ResponseReturnValue:
-    """One page of a model's list; `after` is the score and id of the last line of the page before."""
+    """One page of a model's list; `after` is the score and id of the last line of the page before. Readers read;
+    admins have their first page in the batches."""
+    if me().role == Role.ADMIN:
+        return redirect(url_for("batches.index"), 303)
     after, wanted = place(request.args.get("after", "")), request.args.get("model", "")
     db, sites = database(), my_sites()
     models = worklist.models_to_read(db, site_ids=sites)

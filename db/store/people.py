@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db.errors import Refused, Unknown
-from db.schema import AuditEvent, Review, Scan, Site, User, UserSite, WebSession
+from db.schema import AuditEvent, Authenticator, Review, Scan, Site, User, UserSite, WebSession
 from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.reading import ReviewView
@@ -24,6 +24,15 @@ class UserView:
     password_hash: str
     disabled_at: datetime | None
     site_ids: frozenset[int]
+    has_codes: bool  # sign-in asks for a one-time password, too
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A session and who holds it."""
+
+    session_id: int
+    user: UserView
 
 
 def add_user(db: Database, name: str, *, role: Role, password_hash: str, site_ids: set[int], by: str) -> int:
@@ -56,7 +65,10 @@ def user_named(db: Database, name: str) -> UserView:
         if user.role == Role.ADMIN:
             sites = select(Site.id)
         site_ids = frozenset(session.scalars(sites))
-        return UserView(user.id, user.name, Role(user.role), user.password_hash, user.disabled_at, site_ids)
+        app = (Authenticator.confirmed_at.is_not(None), Authenticator.removed_at.is_(None))
+        enrolled = select(Authenticator.id).where(Authenticator.user_id == user.id, *app)
+        has_codes = session.scalar(enrolled.limit(1)) is not None
+        return UserView(user.id, user.name, Role(user.role), user.password_hash, user.disabled_at, site_ids, has_codes)
 
 
 def set_password(db: Database, user_id: int, password_hash: str, *, by: str) -> None:
@@ -97,38 +109,60 @@ def disable_user(db: Database, user_id: int, *, by: str) -> None:
         record(session, by, "user_disabled", f"user {user_id}")
 
 
-def start_session(db: Database, user_id: int, token_sha256: str, *, by: str) -> None:
-    """Begin a signed-in session; only the hash of its token is kept."""
+def start_session(db: Database, user_id: int, token_sha256: str, *, by: str, awaits_code: bool = False) -> None:
+    """Begin a signed-in session, or one that only waits for a one-time password; the token is kept as a hash."""
     with db.writing() as session:
         moment = now()
-        session.add(WebSession(token_sha256=token_sha256, user_id=user_id, created_at=moment, seen_at=moment))
-        record(session, by, "signed_in", f"user {user_id}")
+        begun = WebSession(token_sha256=token_sha256, user_id=user_id, created_at=moment, seen_at=moment)
+        begun.awaits_code = awaits_code
+        session.add(begun)
+        record(session, by, "password_accepted" if awaits_code else "signed_in", f"user {user_id}")
 
 
-def session_user(
+def visit(
     db: Database, token_sha256: str, *, idle: timedelta, longest: timedelta, is_active: bool = True
-) -> UserView | None:
-    """Who holds this session, and, where `is_active`, that they were seen now; None when it ended or ran out."""
-    with db.reading() as session:
-        row = session.scalar(select(WebSession).where(WebSession.token_sha256 == token_sha256))
-        if row is None or row.ended_at or row.seen_at < now() - idle or row.created_at < now() - longest:
-            return None
-        user, session_id, seen = session.get_one(User, row.user_id), row.id, row.seen_at
-        name, is_disabled = user.name, user.disabled_at is not None
-    if is_disabled:
+) -> Visit | None:
+    """Who holds this signed-in session, and, where `is_active`, that they were seen now; None when it ended, ran out
+    or still waits for a one-time password."""
+    found = _visit(db, token_sha256, idle=idle, longest=longest, awaits_code=False)
+    if found is None:
         return None
+    here, seen = found
     if is_active and seen < now() - timedelta(minutes=1):  # one write a minute and session, not one a request
         with db.writing() as session:
-            session.execute(update(WebSession).where(WebSession.id == session_id).values(seen_at=now()))
-    return user_named(db, name)
+            session.execute(update(WebSession).where(WebSession.id == here.session_id).values(seen_at=now()))
+    return here
+
+
+def visit_awaiting_code(db: Database, token_sha256: str, *, longest: timedelta) -> Visit | None:
+    """Whose password was right in this session, which waits for a one-time password; None when it waits no more."""
+    found = _visit(db, token_sha256, idle=longest, longest=longest, awaits_code=True)
+    return found[0] if found else None
+
+
+def _visit(
+    db: Database, token_sha256: str, *, idle: timedelta, longest: timedelta, awaits_code: bool
+) -> tuple[Visit, datetime] | None:
+    with db.reading() as session:
+        row = session.scalar(select(WebSession).where(WebSession.token_sha256 == token_sha256))
+        if row is None or row.ended_at or row.awaits_code != awaits_code:
+            return None
+        if row.seen_at < now() - idle or row.created_at < now() - longest:
+            return None
+        session_id, seen, name = row.id, row.seen_at, session.get_one(User, row.user_id).name
+    user = user_named(db, name)
+    return None if user.disabled_at else (Visit(session_id, user), seen)
 
 
 def end_session(db: Database, token_sha256: str, *, by: str) -> None:
-    """Sign out."""
+    """Sign out, or give up a sign-in that waits for a one-time password."""
     with db.writing() as session:
-        ended = update(WebSession).where(WebSession.token_sha256 == token_sha256).values(ended_at=now())
-        session.execute(ended)
-        record(session, by, "signed_out", "session")
+        row = session.scalar(select(WebSession).where(WebSession.token_sha256 == token_sha256))
+        if row is None or row.ended_at:
+            return
+        row.ended_at = now()
+        if not row.awaits_code:
+            record(session, by, "signed_out", "session")
 
 
 def note_event(db: Database, *, by: str, action: str, about: str, detail: dict[str, str] | None = None) -> None:
