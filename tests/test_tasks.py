@@ -91,7 +91,7 @@ def stub_scorer(night, batch_size):
         flag_classes=("covid",),
         input_size=SIZE,
         preprocessing=trained_models.Preprocessing(VERSION, "exact", DEFAULT_BORDER),
-        weights=nothing,
+        weights=trained_models.File("", STUB.weights_sha256),
         encoding="",
         map_layer="",
         gate=trained_models.Gate(nothing, (), 2.0),
@@ -395,7 +395,7 @@ def test_a_model_is_proved_when_it_is_loaded_and_the_first_that_runs_it_says_wha
     night.device = lambda batch: np.full(len(batch), 0.75)
 
     assert kept.score == 0.25
-    with pytest.raises(DeviceUnsound, match="scores 0.750"):
+    with pytest.raises(DeviceUnsound, match=r"scores 0\.750"):
         night.hand.model(night.model.id)
 
 

@@ -2,9 +2,6 @@
 prepared. Nothing here decides what counts: the ledger does."""
 
 import logging
-import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,14 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from celery.signals import worker_process_init, worker_shutting_down
 from numpy.typing import NDArray
 
 from db.errors import (
     DatabaseUnreachable,
     DecodersUnavailable,
     DeviceUnsound,
-    NightreadError,
     Refused,
     RootUnavailable,
     UnreadableImage,
@@ -33,14 +28,12 @@ from workers import derived
 from workers.decoding import Prepared as Decoded
 from workers.decoding import Source
 from workers.queue import SCORE, app
-from workers.shift import Loaded, Shift, shift, stopping_note
+from workers.shift import Loaded, Shift, shift
 
 if TYPE_CHECKING:
     from workers.scoring import Prediction
 
 log = logging.getLogger(__name__)
-
-STOP_SECONDS = 25.0  # told to stop, a child that is still at work by then is ended: its device hangs
 
 
 @dataclass(frozen=True)
@@ -304,32 +297,3 @@ def _release(hand: Shift, upcoming: "Future[Prepared | None]") -> None:
     prepared = upcoming.result()
     if prepared is not None:
         hand.give_back(prepared.claim)
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def _begin(**kwargs: Any) -> None:
-    """In the child, before its first ring: the heartbeat, and the active model, so that the first scan waits less."""
-    hand = shift()
-    hand.start_beating()
-    try:
-        active = models.active(hand.db).id
-        try:
-            hand.model(active)
-        except (Refused, DeviceUnsound) as error:
-            hand.refuse(active, error)
-    except NightreadError as error:
-        log.error("%s", error)
-    hand.doing = hand.idle
-
-
-@worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def _end(**kwargs: Any) -> None:
-    """In the parent, told to stop: leave the note that the child looks for, and end a child that does not obey."""
-    note = stopping_note(settings(), os.getpid())
-    note.parent.mkdir(parents=True, exist_ok=True)
-    note.touch()
-    # Celery's own bound (REMAP_SIGTERM and worker_soft_shutdown_timeout) tells us only once it is over, and always
-    # waits for all of it. SIGQUIT is its cold shutdown: it ends the child and goes.
-    insist = threading.Timer(STOP_SECONDS, os.kill, (os.getpid(), signal.SIGQUIT))
-    insist.daemon = True
-    insist.start()
