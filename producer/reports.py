@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from db.store import reading
+from db.store import certificate, reading
+from db.store.certificate import Certificate
 from db.store.connection import Database
 from db.store.reading import ScanLine, Totals, printable
 from db.words import CAUSE_MEANINGS, REASON_MEANINGS, Exit, Kind
 
 FLAGGED_SHOWN = 20
 REFUSED_SHOWN = 50
+EXAMPLES_SHOWN = 5
 SCAN_FIELDS = (
     "path",
     "outcome",
@@ -32,13 +34,14 @@ MEANINGS = {str(code): said for said_of in (REASON_MEANINGS, CAUSE_MEANINGS) for
 
 def exit_code(totals: Totals) -> Exit:
     """0 when every file is accounted for (scored or rejected), 1 while some failed or still wait."""
-    return Exit.PARTIAL if totals.failed or totals.waiting else Exit.DONE
+    return Exit.PARTIAL if totals.failed or totals.waiting or not totals.adds_up else Exit.DONE
 
 
 def as_json(db: Database, batch_id: int) -> dict[str, Any]:
-    """The report in the shape that the design promises."""
+    """The report in the shape that the design promises, with the certificate of this moment."""
     scans = [_scan_json(line) for line in reading.report_lines(db, batch_id)]
-    return {**reading.totals(db, batch_id).as_json(), "scans": scans}
+    certified = certificate.certify(db, batch_id).as_json()
+    return {**reading.totals(db, batch_id).as_json(), "certificate": certified, "scans": scans}
 
 
 def write_csv(db: Database, batch_id: int, file: Path) -> int:
@@ -58,13 +61,34 @@ def write_csv(db: Database, batch_id: int, file: Path) -> int:
 def print_totals(totals: Totals) -> None:
     """The numbers of a batch in three lines."""
     click.echo(f"Batch {totals.batch} · site {totals.site} · model {totals.model}")
-    waiting = f" + {totals.waiting:,} waiting" if totals.waiting else ""
-    click.echo(
-        f"{totals.found:,} found = {totals.scored:,} scored + {totals.rejected:,} rejected + {totals.failed:,} failed"
-        + waiting
-    )
+    click.echo(sum_line(totals))
     pace = f"; {totals.seconds:,.0f} s, {totals.images_per_second:,.1f} scans a second" if totals.scored else ""
     click.echo(f"{totals.flagged:,} flagged for a physician{pace}")
+
+
+def sum_line(counts: Totals | Certificate) -> str:
+    """What was found, and what that is the sum of; it says so where it is not."""
+    parts = (counts.scored, counts.rejected, counts.failed, counts.waiting)
+    sign = "=" if counts.found == sum(parts) else "IS NOT"
+    waiting = f" + {counts.waiting:,} waiting" if counts.waiting else ""
+    scored, rejected, failed, _ = parts
+    return f"{counts.found:,} found {sign} {scored:,} scored + {rejected:,} rejected + {failed:,} failed{waiting}"
+
+
+def print_certificate(made: Certificate) -> None:
+    """Digest, moment and version; the certificate on record; what does not add up."""
+    click.echo(f"sha256 {made.digest} ({made.at:%Y-%m-%d %H:%M} UTC, nightread {made.version})")
+    if made.earlier is not None:
+        same = "the same digest" if made.earlier.digest == made.digest else f"sha256 {made.earlier.digest}"
+        click.echo(f"certified before, {made.earlier.at:%Y-%m-%d %H:%M} UTC: {same}")
+    if made.holds:
+        click.echo("It adds up: each file that was found has exactly one outcome.")
+        return
+    click.echo("It does NOT add up:")
+    for problem in made.problems:
+        click.echo(f"  {problem.count:>6,}  {problem.what:<24} {problem.said}")
+        for example in problem.examples[:EXAMPLES_SHOWN]:
+            click.echo(f"  {'':>6}  {'':<24} {example}")
 
 
 def print_report(db: Database, batch_id: int) -> Exit:
@@ -77,6 +101,8 @@ def print_report(db: Database, batch_id: int) -> Exit:
         )
     _print_refused(db, totals)
     _print_flagged(db, totals)
+    if totals.is_done:
+        _print_certificate(certificate.certify(db, batch_id))
     click.echo("\nResearch software, not for diagnosis: the machine flags, only a physician says positive.")
     return exit_code(totals)
 
@@ -101,6 +127,13 @@ def _print_flagged(db: Database, totals: Totals) -> None:
     for line in reading.flagged_lines(db, totals.batch, limit=FLAGGED_SHOWN):
         click.echo(f"  {line.score:.3f} >= {line.threshold:.3f}  {printable(line.path)}")
     _print_more(totals.flagged - FLAGGED_SHOWN, totals.batch)
+
+
+def _print_certificate(made: Certificate) -> None:
+    click.echo("\nCertificate, over all outcomes:")
+    print_certificate(made)
+    if made.earlier is None:
+        click.echo(f"(`nightread certify {made.batch}` reads the files again as well, and puts it on record)")
 
 
 def _print_more(count: int, batch_id: int) -> None:
