@@ -13,15 +13,15 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def upgrade(db: Database, revision: str = "head") -> None:
-    """Make or upgrade every table, in one transaction where the database allows it."""
-    with db.engine.connect() as connection:
+    """Make or upgrade every table, in one transaction: broken off anywhere, nothing has changed."""
+    with db.engine.execution_options(writes=True).connect() as connection:
         command.upgrade(_config(connection), revision)
         connection.commit()
 
 
 def downgrade(db: Database, revision: str) -> None:
     """Go back to an earlier structure ("base" removes everything)."""
-    with db.engine.connect() as connection:
+    with db.engine.execution_options(writes=True).connect() as connection:
         command.downgrade(_config(connection), revision)
         connection.commit()
 

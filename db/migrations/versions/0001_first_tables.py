@@ -296,6 +296,7 @@ def _make_append_only(table: str) -> None:
 
 
 def downgrade() -> None:
+    """Loses everything: every table, the audit log included. Only tests go here; back up first."""
     with op.batch_alter_table("reviews", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_reviews_scan_id"))
 

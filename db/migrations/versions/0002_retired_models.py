@@ -30,6 +30,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Loses the table retirements: who retired which model and why stays in the audit log alone, and a retired model
+    may be activated again."""
     _index_flagged("score", "scan_id")
     op.drop_table("retirements")
 

@@ -32,6 +32,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Loses the table golden_scores (the next sound worker measures them again) and, of chunks, the columns vouched, pid
+    and protocol: who vouched for a blame is forgotten, so a scan may cost one more worker before it fails."""
     op.drop_table("golden_scores")
     for column in ("protocol", "pid", "vouched"):
         op.drop_column("chunks", column)
