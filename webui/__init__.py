@@ -33,6 +33,7 @@ def create_app(config: Settings | None = None) -> Flask:
     app.config.from_mapping(_flask_settings(config))
     app.extensions["nightread"] = connect(config)
     app.url_map.converters["key"] = Key
+    app.url_map.merge_slashes = False  # an odd address is no page, not a redirection to one
     headers.install(app, https=config.web_https)
     guard.install(app)
     CSRFProtect(app)
