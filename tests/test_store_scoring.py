@@ -254,6 +254,22 @@ def test_a_scan_whose_worker_was_followed_by_another_of_its_name_has_lost_it_to_
     assert reading.totals(db, batch).reasons == {"worker_died": 1}
 
 
+def test_while_it_is_not_known_what_became_of_its_worker_a_scan_has_not_failed_yet(db):
+    batch = submitted(db, folder(1))
+    lose_in_hand(db)
+    held = claim(db, pid=7, lease=0.5)
+    scoring.renew(db, held, lease_seconds=0.5, breadcrumb=held.scans[0].id)
+    heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="scoring", scans=0)
+    time.sleep(0.8)
+
+    assert recovery.free_expired(db) == recovery.Swept()
+    assert reading.totals(db, batch).failed == 0
+    heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="scoring", scans=0)
+
+    assert recovery.free_expired(db) == recovery.Swept(failed=1)
+    assert reading.totals(db, batch).reasons == {"timed_out": 1}
+
+
 def test_a_scan_is_never_blamed_for_workers_that_did_not_vouch_for_themselves(db):
     batch = submitted(db, folder(1))
 

@@ -64,7 +64,8 @@ def _require(view: ModelView, one: Golden, wanted: Golden) -> None:
     if not _fits(one, wanted):
         raise DeviceUnsound(
             f"{view.label}: the golden image scores {one.score:.3f} (distance {one.distance:.2f}) here, "
-            f"and {wanted.score:.3f} ({wanted.distance:.2f}) where all was well: check the device"
+            f"and {wanted.score:.3f} ({wanted.distance:.2f}) where it ran first: check this device; if it was the "
+            f"first that was broken, `nightread models reprove {view.name}:{view.version}`"
         )
 
 

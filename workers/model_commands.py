@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from db.errors import Refused
+from db.store import golden, people, thresholds
 from db.store import models as store
-from db.store import people, thresholds
 from db.store.connection import Database, database
 from db.store.models import ModelView
 from db.store.reading import printable
@@ -190,6 +190,19 @@ def _proposed(
     if sensitivity is not None:
         return workbench.for_sensitivity(model, night, sensitivity)
     return None if capacity is None else workbench.for_capacity(night, capacity)
+
+
+@models.command()
+@MODEL
+@JSON
+def reprove(wanted: str, is_json: bool) -> None:
+    """Forget what MODEL gives for the golden image: the next worker that runs it says anew. For the case that the
+    first to run it was the one with the broken device, and the sound ones refuse the model since."""
+    db = database()
+    model = store.named(db, wanted)
+    forgotten = golden.forget(db, model.id, by=operator())
+    told = {"model": model.label, "forgotten": forgotten}
+    _tell(told, is_json, f"{forgotten} golden scores of {model.label} forgotten: now restart a worker that is sound")
 
 
 def _chosen(value: str | None, proposal: Proposal | None, why: str) -> Proposal | None:

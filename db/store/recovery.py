@@ -31,6 +31,10 @@ class Swept:
     split: int = 0
     failed: int = 0
 
+    @property
+    def chunks(self) -> int:
+        return self.freed + self.split + self.failed
+
     def __add__(self, other: "Swept") -> "Swept":
         return Swept(self.freed + other.freed, self.split + other.split, self.failed + other.failed)
 
@@ -43,9 +47,9 @@ def free_expired(db: Database) -> Swept:
     while True:
         with db.writing() as session:
             chunks = _expired(session) if _is_alone(db, session) else []
-            for chunk in chunks:
-                swept += _take_back(session, chunk)
-        if len(chunks) < AT_ONCE:
+            done = sum((_take_back(session, chunk) for chunk in chunks), Swept())
+        swept += done
+        if done.chunks < AT_ONCE:
             return swept
 
 
@@ -82,15 +86,12 @@ def _expired(session: Session) -> Sequence[Chunk]:
 
 def _take_back(session: Session, chunk: Chunk) -> Swept:
     scans = [scan.id for scan in waiting_scans(session, chunk.id)]
-    suspect, worker, pid = chunk.breadcrumb, chunk.worker, chunk.pid
+    suspect = chunk.breadcrumb
+    if scans == [suspect]:
+        return _blame(session, chunk, scans[0])
     let_go(chunk)
     if not scans:
         chunk.completed_at = now()
-    elif scans == [suspect]:
-        chunk.vouched += 1
-        if chunk.vouched >= VOUCHERS:
-            _give_up(session, chunk, scans[0], is_alive=_is_alive(session, worker, pid))
-            return Swept(failed=1)
     elif suspect in scans:
         _set_apart(session, chunk, [suspect], attempts=chunk.attempts, vouched=1)
         chunk.attempts -= 1  # the others are not blamed
@@ -100,6 +101,40 @@ def _take_back(session: Session, chunk: Chunk) -> Swept:
         chunk.attempts = 1
         return Swept(split=1)
     return Swept(freed=1)
+
+
+def _blame(session: Session, chunk: Chunk, scan_id: int) -> Swept:
+    """A scan that is alone was lost in the hand of a worker that had proved sound."""
+    if chunk.vouched + 1 < VOUCHERS:
+        chunk.vouched += 1
+        let_go(chunk)
+        return Swept(freed=1)
+    is_alive = _is_alive(session, chunk)
+    if is_alive is None:
+        return Swept()  # a later sweep will know
+    chunk.vouched += 1
+    _give_up(session, chunk, scan_id, is_alive=is_alive)
+    return Swept(failed=1)
+
+
+def _is_alive(session: Session, chunk: Chunk) -> bool | None:
+    """What became of the process that claimed. It is dead where it is silent, or another beats under its name; it
+    hangs where it beat after its lease was over; None while neither is known."""
+    silent = (epoch_now() - Worker.beat).label("silent")
+    last = session.execute(select(Worker.pid, Worker.beat, silent).where(Worker.name == chunk.worker)).one_or_none()
+    if last is None or last.pid != chunk.pid or last.silent > WORKER_GONE_SECONDS:
+        return False
+    return True if last.beat > (chunk.lease_until or 0.0) else None
+
+
+def _give_up(session: Session, chunk: Chunk, scan_id: int, *, is_alive: bool) -> None:
+    cause = Cause.TIMED_OUT if is_alive else Cause.WORKER_DIED
+    detail = f"{chunk.vouched} workers that had scored the golden image were lost with this scan alone in hand"
+    failed = Failed(scan_id, cause, f"{detail}; claimed {chunk.attempts} times")
+    generation = generations_of(session, chunk.id)[scan_id]
+    session.add(outcome_of(failed, chunk.trained_model_id, 0.0, generation))
+    let_go(chunk)
+    chunk.completed_at = now()
 
 
 def _set_apart(session: Session, chunk: Chunk, scan_ids: Sequence[int], *, attempts: int, vouched: int) -> None:
@@ -113,21 +148,6 @@ def _set_apart(session: Session, chunk: Chunk, scan_ids: Sequence[int], *, attem
     session.add(apart)
     session.flush()
     session.execute(update(Scan).where(Scan.id.in_(scan_ids)).values(chunk_id=apart.id))
-
-
-def _is_alive(session: Session, worker: str | None, pid: int | None) -> bool:
-    """Whether the very process that claimed still beats (another may beat under the same name by now)."""
-    beats = select(Worker.beat > epoch_now() - WORKER_GONE_SECONDS).where(Worker.name == worker, Worker.pid == pid)
-    return bool(session.scalar(beats))
-
-
-def _give_up(session: Session, chunk: Chunk, scan_id: int, *, is_alive: bool) -> None:
-    cause = Cause.TIMED_OUT if is_alive else Cause.WORKER_DIED
-    detail = f"{chunk.vouched} workers that had scored the golden image were lost with this scan alone in hand"
-    failed = Failed(scan_id, cause, f"{detail}; claimed {chunk.attempts} times")
-    generation = generations_of(session, chunk.id)[scan_id]
-    session.add(outcome_of(failed, chunk.trained_model_id, 0.0, generation))
-    chunk.completed_at = now()
 
 
 def _rewait(session: Session, batch: Batch, scans: Sequence[Scan]) -> None:
