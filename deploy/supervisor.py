@@ -61,6 +61,7 @@ class Supervisor:
     _kept: list[_Kept] = field(default_factory=list)
     _undertaker: "subprocess.Popen[str] | None" = None
     _stopping: threading.Event = field(default_factory=threading.Event)
+    _attending: threading.Lock = field(default_factory=threading.Lock)
     _watcher: threading.Thread | None = None
 
     def start(self, parts: Sequence[Part]) -> None:
@@ -88,6 +89,13 @@ class Supervisor:
         if self._undertaker is not None and not self._kept:
             self._undertaker.communicate()
         return killed
+
+    def dismiss(self, name: str, *, patience: float = STOP_SECONDS) -> None:
+        """Stop a part for good."""
+        with self._attending:
+            leaving = [kept for kept in self._kept if kept.part.name == name]
+            self._kept = [kept for kept in self._kept if kept.part.name != name]
+        self._stop(leaving, patience)
 
     def kill(self) -> None:
         """Stop waiting: whatever still runs is killed now."""
@@ -146,7 +154,9 @@ class Supervisor:
     def _watch(self) -> None:
         while not self._stopping.wait(TICK_SECONDS):
             for kept in list(self._kept):
-                self._attend(kept)
+                with self._attending:
+                    if kept in self._kept:
+                        self._attend(kept)
 
     def _attend(self, kept: _Kept) -> None:
         now = time.monotonic()

@@ -54,9 +54,9 @@ class House:
 
     folder: Path
     database: str
-    workers: int
     lock: int
     say: Say
+    workers: int = 2
     programs: Path | None = None  # PostgreSQL's
     may_mount: bool = False  # `leave_namespace` succeeded
     has_small_disk: bool = False
@@ -66,6 +66,7 @@ class House:
     queue_proxy: Proxy = field(init=False)
     database_proxy: Proxy | None = None
     cluster: postgres.Cluster | None = None
+    errands: dict[str, Path] = field(default_factory=dict)  # every producer that was started, and its folder
 
     def __post_init__(self) -> None:
         self.disk.mkdir(mode=0o711)
@@ -82,6 +83,8 @@ class House:
     def disk(self) -> Path:
         """What the night writes: database, append-only file, home."""
         return self.folder / "disk"
+
+    elsewhere = f"{SITE}-elsewhere"  # a site that submits nothing
 
     @property
     def home(self) -> Path:
@@ -112,7 +115,7 @@ class House:
         db = connect(self.direct)
         upgrade(db)
         add_site(db, SITE, by="drill")
-        add_site(db, f"{SITE}-elsewhere", by="drill")
+        add_site(db, self.elsewhere, by="drill")
         (self.home / "models" / "stub").mkdir(parents=True)
         models.activate(db, models.register(db, stub.REGISTRATION, by="drill"), why="a drill", by="drill")
         self.audit_key = audit.audit_key(self.direct)
@@ -134,8 +137,13 @@ class House:
 
     def submit(self, root: Path, *, name: str) -> None:
         """Start a producer over a folder; it is started again until it succeeds (`supervisor.has`)."""
+        self.errands[name] = root
         errand = self.part(name, "submit", str(root), "--site", SITE, "--json", is_errand=True)
         self.supervisor.start([errand])
+
+    def submissions(self) -> list[Path]:
+        """The folders that a producer is at work on just now."""
+        return [root for name, root in list(self.errands.items()) if self.supervisor.has(name)]
 
     def part(
         self,
