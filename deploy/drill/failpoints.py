@@ -55,6 +55,7 @@ _WORKER = {
     "picture": ("workers.derived:_write", "before after"),
     "renew": ("db.store.scoring:renew", "before commit after"),
     "complete": ("db.store.scoring:complete_chunk", "before commit after"),  # after: committed, not acknowledged
+    "golden": ("workers.golden:check", "before after"),
     "work": ("workers.tasks:work", "before after"),  # after: the whole ring's work is done, and not acknowledged
     "beat": ("db.store.heartbeats:beat", "before commit after"),
 }

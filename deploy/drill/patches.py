@@ -16,13 +16,13 @@ def found(target: str) -> Any:
 
 
 def replace(target: str, make: Callable[[Any], Any]) -> None:
-    """Put `make(the original)` in the place of `target`, in its own module and in every loaded module of the house
-    that imported it by name; one loaded later imports the new one. Raises LookupError."""
+    """Put `make(the original)` in the place of `target`. A function or class is also replaced in every loaded module
+    of the house that imported it by name (one loaded later imports the new one). Raises LookupError."""
     owner, name = _place(target)
     original = getattr(owner, name)
     made = make(original)
     setattr(owner, name, made)
-    if isinstance(owner, ModuleType):
+    if isinstance(owner, ModuleType) and callable(original):
         for module, other in list(_holders(original)):
             setattr(module, other, made)
 

@@ -1,0 +1,127 @@
+"""What the children of a staged night do. Imported in them alone: it plants a module in the place of the engine."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+
+ENGINE = "workers.engines.tensorflow"
+if ENGINE in sys.modules:
+    raise RuntimeError("a child of a staged night never loads the engine")
+sys.modules[ENGINE] = ModuleType(ENGINE)
+sys.modules[ENGINE].Engine = object
+
+from db.settings import settings  # noqa: E402
+from db.store import recovery  # noqa: E402
+from db.store.connection import database  # noqa: E402
+from deploy.drill import failpoints  # noqa: E402
+from deploy.drill.stub import StubScorer  # noqa: E402
+from producer import submission  # noqa: E402
+from workers import decoder, scoring, sweep, tasks  # noqa: E402
+from workers.decoding import Prepared  # noqa: E402
+from workers.preprocessing import Box, Evidence  # noqa: E402
+from workers.shift import Shift, limits  # noqa: E402
+
+scoring.Scorer = StubScorer
+
+
+class Decoders:
+    """The decoders' own code, in this process: what their pool adds has its own tests."""
+
+    count = 1
+
+    def prepare(self, source, size, *, border, mode):
+        about = {"do": "prepare", "size": size, "border": asdict(border), "mode": mode}
+        head, body = self._ask(about | asdict(source))
+        evidence = Evidence(**{**head["evidence"], "crop": Box(*head["evidence"]["crop"])})
+        return Prepared(np.frombuffer(body, np.uint8).reshape(size, size), evidence, head["seconds"])
+
+    def review_copy(self, source):
+        return self._ask({"do": "review_copy"} | asdict(source))[1]
+
+    def _ask(self, order):
+        allowed = limits(settings())
+        return decoder._decode(order, decoder._fetch(order, allowed), allowed)
+
+
+class LongAgo(dict):
+    """When leases were renewed: never, so that all progress is told to the ledger, also in a night of seconds."""
+
+    def get(self, token, default=None):
+        return -1e9
+
+
+def shift(name="worker:cpu"):
+    cv2.setNumThreads(1)
+    return Shift(settings(), database(), "cpu", Decoders(), name=name, _renewed=LongAgo())
+
+
+def submit(told):
+    _arm(told)
+    submission.submit(database(), Path(told["folder"]), site_name="local")
+
+
+def work(told):
+    """One ring's work, with a heartbeat."""
+    _fail_over(told.get("broken", []))
+    _arm(told)
+    hand = shift(told.get("name", "worker:cpu"))
+    hand.start_beating()
+    tasks.work(hand)
+    _let_the_heart_beat(told)
+
+
+def sweeping(told):
+    _arm(told)
+    sweep.sweep(database())
+
+
+def retry(told):
+    _arm(told)
+    recovery.retry_failed(database(), 1, by="operator")
+
+
+def whole_night(told):
+    """A night in which everything happens once, and how often each failpoint was come by, in `told["report"]`."""
+    _fail_over(told["broken"])
+    reached = failpoints.watch()
+    submit({"folder": told["folder"]})
+    work({})
+    StubScorer.predict = _PREDICT
+    retry({})
+    sweeping({})
+    work({})
+    Path(told["report"]).write_text(json.dumps(reached))
+
+
+_PREDICT = StubScorer.predict
+
+
+def _fail_over(digests):
+    """Let the engine fail over these pictures."""
+    from deploy.drill.stub import digest
+
+    def predict(self, pixels):
+        if any(digest(one).hex() in digests for one in pixels):
+            raise RuntimeError("the device failed")
+        return _PREDICT(self, pixels)
+
+    if digests:
+        StubScorer.predict = predict
+
+
+def _arm(told):
+    failpoints.arm(told.get("fault", ""), marks=Path(told["marks"]) if "marks" in told else None)
+
+
+def _let_the_heart_beat(told):
+    """Its first beat comes by in another thread: a fault there must have had its moment."""
+    if told.get("fault", "").startswith("beat"):
+        end = time.monotonic() + 60
+        while not any(Path(told["marks"]).iterdir()) and time.monotonic() < end:
+            time.sleep(0.01)
