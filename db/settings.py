@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         if len(os.fsencode(inside)) <= SOCKET_PATH_LIMIT:
             return inside
         name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
-        return Path(f"/tmp/nightread-{os.getuid()}-{name}/queue.sock")  # noqa: S108 (its maker insists on 0700)
+        return Path(f"/tmp/nightread-{os.getuid()}-{name}/queue.sock")  # noqa: S108 (its maker insists on 0700)  # nosec B108
 
     @property
     def queue(self) -> str:

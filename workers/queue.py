@@ -36,6 +36,7 @@ def app(config: Settings) -> Celery:
         task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
+        worker_consumer="workers.doorman:Doorman",  # what is no ring is thrown away unread
         task_ignore_result=True,
         result_backend=None,
         # The message is acknowledged after the work; the ledger makes a second delivery harmless. A message
