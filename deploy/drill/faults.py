@@ -21,6 +21,7 @@ import redis
 from deploy.drill import messages, processes
 from deploy.drill.parts import POSTGRES, QUEUE, SWEEPS, WEB, House
 from deploy.undertaker import kill_group
+from workers.queue import QUEUE as RINGS
 
 Heal = Callable[[], None]
 Inject = Callable[[House, random.Random], Heal]
@@ -239,7 +240,7 @@ def _push(make: Callable[[random.Random, Path], Iterator[bytes]]) -> Inject:
     def inject(house: House, chance: random.Random) -> Heal:
         client = _client(house)
         for message in make(chance, house.folder / messages.PROOF):
-            client.rpush(messages.QUEUE, message)  # workers take from this end
+            client.rpush(RINGS, message)  # workers take from this end
         return _nothing
 
     return inject
@@ -250,7 +251,7 @@ def _remote_control(house: House, chance: random.Random) -> Heal:
     client = _client(house)
     for message in messages.control(chance, house.folder):
         client.publish(messages.BROADCAST, message)
-        client.rpush(messages.QUEUE, message)
+        client.rpush(RINGS, message)
     return _nothing
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-QUEUE = "nightread.1.score"
-TASK = "nightread.score"
+from workers.queue import QUEUE, SCORE
+
 BROADCAST = "/0.celery.pidbox"  # kombu/transport/redis.py: the channel of a fanout exchange
 PROOF = "executed"  # a file in the run's folder: there once a body was executed
 
@@ -52,7 +52,13 @@ def forged(chance: random.Random, proof: Path) -> Iterator[bytes]:
 
 def control(chance: random.Random, proof: Path) -> Iterator[bytes]:
     """What shuts workers down where remote control is on."""
-    body = {"method": "shutdown", "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+    body: dict[str, Any] = {
+        "method": "shutdown",
+        "arguments": {},
+        "destination": None,
+        "pattern": None,
+        "matcher": None,
+    }
     yield _message(chance, body=json.dumps(body).encode(), headers={"clock": 1, "expires": 1e12})
 
 
@@ -67,7 +73,7 @@ class _Touch:
 def _message(
     chance: random.Random,
     *,
-    task: str = TASK,
+    task: str = SCORE,
     arguments: list[Any] | None = None,
     keywords: dict[str, Any] | None = None,
     body: bytes | None = None,

@@ -109,7 +109,7 @@ def run(plan: Plan, house: House, *, tell: Callable[[str], None]) -> Result:
     folders = scans.write(
         house.folder / "scans", seed=plan.seed, scans=plan.scans, poison=1, hangs=int(plan.seed % 5 == 0)
     )
-    schedule = draw(plan.seed, plan.database, faults=plan.faults, folders=len(folders.others), only=plan.only)
+    schedule = draw(plan.seed, plan.database, faults=plan.faults, folders=len(folders.others) - 1, only=plan.only)
     tell(json.dumps({"plan": asdict(plan), "schedule": asdict(schedule)}))
     pace = PACE_SHARE * schedule.seconds * house.workers / plan.scans
     house.write_script(pace=pace, marks=folders.marks)
@@ -126,25 +126,29 @@ def run(plan: Plan, house: House, *, tell: Callable[[str], None]) -> Result:
         watch.stop()
     for met in result.faults:
         met.recovery = None if met.missed else watch.recovery(met.healed)
+    result.crashes = house.supervisor.deaths(stage=1) + house.supervisor.deaths(stage=2)
     result.violations += [Violation("W", f"{name} did not stop in good time") for name in house.stop_parts()]
     result.violations += [
         *_executed(house),
         *_scored_by_an_older_worker(house),
         *auditor.audit(_run_of(house, folders)),
     ]
-    result.crashes = house.supervisor.deaths(stage=1) + house.supervisor.deaths(stage=2)
     result.seconds = time.monotonic() - started
     return result
 
 
 def _begin(house: House, folders: scans.Folders) -> None:
-    """Up to the first completed chunk. What is submitted before any worker runs can change in between."""
+    """Up to the first completed chunk, with a folder waiting. What is submitted before any worker runs can change in
+    between."""
     house.start_servers()
     house.submit(folders.prelude.root, name="submit-0")
     _require(house.until(lambda: not house.supervisor.has("submit-0"), seconds=START_SECONDS), "submitted")
     scans.change(folders)
     house.start_scoring()
-    _require(house.until(lambda: _completed(house) > 0, seconds=START_SECONDS), "scored")
+    house.submit(folders.others[0].root, name="submit-1")
+    _require(
+        house.until(lambda: _completed(house) > 0 and len(house.submissions()) == 0, seconds=START_SECONDS), "scored"
+    )
 
 
 def _night(house: House, schedule: Schedule, folders: scans.Folders, tell: Callable[[str], None]) -> list[Met]:
@@ -155,7 +159,7 @@ def _night(house: House, schedule: Schedule, folders: scans.Folders, tell: Calla
         threading.Thread(target=_meet, args=(house, planned, one, start, tell), daemon=True)
         for planned, one in zip(schedule.faults, met, strict=True)
     ]
-    for number, (at, folder) in enumerate(zip(schedule.submissions, folders.others, strict=True), 1):
+    for number, (at, folder) in enumerate(zip(schedule.submissions, folders.others[1:], strict=True), 2):
         threads.append(threading.Thread(target=_submit, args=(house, folder.root, number, start + at), daemon=True))
     for thread in threads:
         thread.start()

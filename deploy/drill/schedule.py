@@ -24,7 +24,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The faults in order, and when each folder is submitted."""
+    """The faults in order, and when each folder but the first two is submitted."""
 
     faults: tuple[Planned, ...]
     submissions: tuple[float, ...]
@@ -45,7 +45,7 @@ def draw(seed: int, database: str, *, faults: int, folders: int, only: Collectio
     times = [chance.uniform(0.5, 2.0)]
     for _ in names[1:]:
         times.append(times[-1] + chance.uniform(*GAP))
-    submissions = sorted([0.0, *(chance.uniform(0.0, 0.8 * times[-1]) for _ in range(folders - 1))])
+    submissions = sorted(chance.uniform(0.0, 0.8 * times[-1]) for _ in range(folders))
     planned: list[Planned] = []
     for at, name in zip(times, names, strict=True):
         if name in OF_PRODUCERS:  # there must be one to meet
