@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     min_side: int = Field(64, ge=8)  # pixels
 
     decoders: int = Field(0, ge=0)  # 0: one a core
-    decode_memory_mb: int = Field(2048, ge=256)
+    decode_memory_mb: int = Field(1300, ge=256)  # address space: 1 GiB of memory in use at most
     decode_seconds: float = Field(10.0, gt=0)  # a file; well below a lease
 
     chunk_size: int = Field(64, ge=1, le=4096)  # scans

@@ -127,13 +127,20 @@ def test_a_jpeg_of_another_size_than_its_header_says_is_not_decoded():
         read(large, LIMITS)
 
 
-def test_bits_above_those_stored_are_ignored():
+def test_bits_above_those_stored_are_ignored_where_an_overlay_lies_there():
     twelve = CHEST.astype(np.uint16) * 16
-    overlaid = twelve | 0x8000
+    overlaid = builders.dicom_set(twelve | 0x8000, BitsStored=12, HighBit=11)
+    overlaid.add_new(0x60000100, "US", 16)
+    overlaid.add_new(0x60000102, "US", 15)
 
-    data = builders.dicom(overlaid, BitsStored=12, HighBit=11)
+    assert np.abs(grey_of(builders.written(overlaid)).astype(int) - CHEST).max() <= 1
 
-    assert np.abs(grey_of(data).astype(int) - CHEST).max() <= 1
+
+def test_a_header_that_promises_fewer_bits_than_there_are_is_not_believed():
+    data = builders.dicom(CHEST.astype(np.uint16) * 16, BitsStored=9, HighBit=8)
+
+    with pytest.raises(UnreadableImage, match="more bits than its header says"):
+        read(data, LIMITS)
 
 
 @pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from db.errors import RootUnavailable, UnreadableImage
 from db.files import open_beneath
@@ -39,8 +40,10 @@ def main() -> None:
     _send(outbox, {"ready": True})
     while length := inbox.read(4):
         order = json.loads(inbox.read(int.from_bytes(length, "little")))
-        signal.setitimer(signal.ITIMER_REAL, 2 * settings["seconds"] + _GRACE_SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, 3 * settings["seconds"] + _GRACE_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, settings["seconds"])  # its signal ends the process; the worker knows why
         _send(outbox, *_answer(order, limits, outbox))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -51,7 +54,7 @@ def _confine(memory_bytes: int, limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write to disk
     # Too little memory for the largest picture allowed is a wrong setting: fail now, before good scans are refused.
-    bytearray(4 * limits.max_pixels)
+    np.empty(4 * limits.max_pixels, np.uint8)  # reserved, not touched
     # When a whole service is told to stop, its worker still finishes a chunk: the end of input is what ends us.
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)

@@ -28,6 +28,11 @@ from workers.images import Limits
 from workers.preprocessing import DEFAULT_BORDER, Border, Box, Evidence, Mode, Pixels
 
 START_SECONDS = 60.0
+# How often a file may cost a decoder before it is called unreadable. A codec that crashes does so again; what is killed
+# from outside (an operator, the kernel short of memory) is not the file's fault, unless it happens again and again.
+CRASHED, KILLED, STALLED = 2, 5, 2
+SLACK_SECONDS = 2.0
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LENGTH = 4
 _LONGEST_HEADER = 2**20
 _PROJECT = str(Path(__file__).resolve().parents[1])
@@ -52,7 +57,11 @@ class Prepared:
 
 
 class _Died(Exception):
-    """The decoder is gone; `why` for people."""
+    """The decoder is gone: what it says, for people; by which signal."""
+
+    def __init__(self, said: str, by: int = 0) -> None:
+        super().__init__(said)
+        self.by = by
 
 
 class _TimedOut(Exception):
@@ -66,7 +75,7 @@ class DecoderPool:
     """`count` decoders, started when first needed and again when they die. Thread-safe: one caller, one decoder.
 
     `limits` are the pictures' (checked before decoding); each decoder gets `memory_bytes` of address space, and each
-    file `seconds` to be read and as many again to be decoded.
+    file `seconds` to be read, and as many of the processor's time to be decoded (a busy machine blames no file).
     """
 
     def __init__(self, count: int, limits: Limits, *, memory_bytes: int, seconds: float) -> None:
@@ -113,22 +122,30 @@ class DecoderPool:
 
     def _ask(self, order: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]:
         order |= asdict(source)
-        for attempt in (1, 2):
-            try:
-                with self._borrowed() as decoder:
-                    head, body = decoder.ask(order, self._seconds, _most_bytes(order, self.limits))
-                break
-            except _Died as error:
-                # Killed from outside (an operator, the kernel short of memory) is not the file's fault: once more.
-                if attempt == 2:
-                    raise UnreadableImage(Reason.UNREADABLE, f"its decoder {error} twice") from error
-            except _TimedOut as error:
-                raise UnreadableImage(Reason.UNREADABLE, f"not decoded within {self._seconds:g} s") from error
+        head, body = self._answer(order)
         if "root" in head:
             raise RootUnavailable(head["root"])
         if "code" in head:
             raise UnreadableImage(Reason(head["code"]), head["detail"])
         return head, body
+
+    def _answer(self, order: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Ask decoders until one answers, or the file, or the machine, is to blame for that none does."""
+        died = stalled = 0
+        while True:
+            try:
+                with self._borrowed() as decoder:
+                    return decoder.ask(order, self._seconds, _most_bytes(order, self.limits))
+            except _Died as error:
+                if error.by == signal.SIGPROF:
+                    raise UnreadableImage(Reason.UNREADABLE, f"not decoded within {self._seconds:g} s") from error
+                died += 1
+                if died >= (KILLED if error.by in _FROM_OUTSIDE else CRASHED):
+                    raise UnreadableImage(Reason.UNREADABLE, f"its decoder {error}, {died} times") from error
+            except _TimedOut as error:
+                stalled += 1
+                if stalled == STALLED:
+                    raise DecodersUnavailable("decoders get no processor time: fewer, or a quieter machine?") from error
 
     @contextmanager
     def _borrowed(self) -> Iterator["_Decoder"]:
@@ -161,7 +178,7 @@ class _Decoder:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,  # codecs print what they see, and that is patients'
-                env=_environment(),
+                env=_environment(settings),
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for the worker, which then finishes its chunk
             )
@@ -182,7 +199,8 @@ class _Decoder:
         return self._process.poll() is None
 
     def ask(self, order: dict[str, Any], seconds: float, most_bytes: int) -> tuple[dict[str, Any], bytes]:
-        """Send an order; its file must be read, and then answered for, in `seconds` each."""
+        """Send an order; its file must be read in `seconds`, and answered for in about twice that: the decoder itself ends
+        when it has used up `seconds` of the processor's time."""
         try:
             os.write(self._stdin, _packed(order))
         except BrokenPipeError as error:
@@ -192,7 +210,7 @@ class _Decoder:
         except _TimedOut as error:
             raise RootUnavailable(f"root {order['root']} gave no file within {seconds:g} s: check it") from error
         if "read" in head:
-            head, body = self._receive(time.monotonic() + seconds, most_bytes)
+            head, body = self._receive(time.monotonic() + 2 * seconds + SLACK_SECONDS, most_bytes)
         return head, body
 
     def stop(self) -> None:
@@ -235,17 +253,17 @@ class _Decoder:
                 raise _TimedOut
             part = os.read(self._stdout, min(size, 2**20))
             if not part:
-                raise _Died(self._end())
+                raise self._end()
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
 
-    def _end(self) -> str:
+    def _end(self) -> _Died:
         try:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
-            return "fell silent"
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            return _Died("fell silent")
+        return _Died(f"was ended by {signal.Signals(-code).name}", -code) if code < 0 else _Died(f"ended with {code}")
 
 
 def _packed(message: dict[str, Any]) -> bytes:
@@ -253,8 +271,10 @@ def _packed(message: dict[str, Any]) -> bytes:
     return len(text).to_bytes(_LENGTH, "little") + text
 
 
-def _environment() -> dict[str, str]:
+def _environment(settings: dict[str, Any]) -> dict[str, str]:
     """What a decoder may know: where to find its code, and no passwords."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"), "1")
+    # A second line behind our own reading of the headers, should OpenCV read one of them differently.
+    one["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(settings["limits"]["max_pixels"])
     return kept | one | {"PYTHONPATH": _PROJECT, "LC_ALL": "C.UTF-8"}

@@ -20,6 +20,7 @@ from workers.images.dicom_rules import (
 )
 from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, to_grey8
 from workers.images.raster import decode_jpeg, decode_raster
+from workers.images.tiff import measure_tiff
 
 __all__ = [
     "HEADER_BYTES",
@@ -66,8 +67,7 @@ def _raster(name: str, measure: Callable[[bytes], Frame]) -> Callable[[bytes, Li
 
 
 def _read_dicom(data: bytes, limits: Limits) -> Image:
-    header, frame = dicom.measure_dicom(data, limits.max_bytes)
-    check(frame, limits)
+    header, frame = dicom.measure_dicom(data, limits)
     return dicom.decode_dicom(header, frame)
 
 
@@ -82,7 +82,7 @@ READERS: tuple[Reader, ...] = (
     Reader(
         "tiff",
         lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-        _raster("tiff", headers.measure_tiff),
+        _raster("tiff", measure_tiff),
     ),
     Reader(
         "bmp",

@@ -6,6 +6,7 @@ Runs pydicom, and the codecs behind it, on foreign bytes: call it in the decoder
 import logging
 import struct
 import warnings
+from dataclasses import replace
 from io import BytesIO
 
 import cv2
@@ -18,14 +19,16 @@ from pydicom.encaps import generate_frames
 from pydicom.filereader import read_dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, JPEGBaseline8Bit
+from pydicom.uid import UID
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images.dicom_header import DEFLATED, EXPLICIT, Header, parse, pixel_bytes
-from workers.images.dicom_rules import WANTED, refuse_what_is_no_picture, uncompressed_bytes
-from workers.images.headers import measure_jpeg
-from workers.images.picture import Frame, Image, Samples, fill, significant_bits, to_grey
+from workers.images.codestreams import DCT, check_stream
+from workers.images.complaints import taken_seriously
+from workers.images.dicom_header import DEFLATED, EXPLICIT, HEADER_BYTES, Header, inflate, parse, pixel_bytes
+from workers.images.dicom_rules import WANTED, refuse_strange_samples, refuse_what_is_no_picture, uncompressed_bytes
+from workers.images.fields import damaged, truncated
+from workers.images.picture import Frame, Image, Limits, Samples, by_rows, check, fill, significant_bits, to_grey
 from workers.images.raster import decode_jpeg
 
 # pydicom quotes values in what it logs and warns of, and those are patients'.
@@ -33,6 +36,16 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 Values = NDArray[np.float64]
+_MOST_PADDING = 512  # zeros after the pixels, as some modalities write
+# One codec for each, whatever else is installed: they differ in what they refuse (pyjpegls takes seconds and gigabytes
+# over a cut stream, Pillow is there in some environments only).
+_CODECS = {
+    **dict.fromkeys(("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"), "gdcm"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"), "gdcm"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"), "gdcm"),
+    **dict.fromkeys(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"), "pylibjpeg"),
+    "1.2.840.10008.1.2.5": "pydicom",
+}
 _UNCOMPRESSED = {EXPLICIT, DEFLATED, "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
 # What hostile or merely odd data sets were seen to raise; RecursionError is a RuntimeError.
 _FAILURES = (
@@ -41,16 +54,41 @@ _FAILURES = (
 )
 
 
-def measure_dicom(data: bytes, max_bytes: int) -> tuple[Header, Frame]:
-    """Its header and size. Raises UnreadableImage: all that the rules refuse, too_large, truncated."""
-    header = parse(data, WANTED, limit=max_bytes + 1)
-    if len(header.body) > max_bytes:
-        raise UnreadableImage(Reason.TOO_LARGE, f"it inflates to more than {max_bytes:,} bytes")
+def measure_dicom(data: bytes, limits: Limits) -> tuple[Header, Frame]:
+    """Its header and size, within limits. Raises UnreadableImage: all that the rules refuse, too_large, truncated."""
+    header = parse(data, WANTED, limit=len(data))
+    if header.syntax == DEFLATED and header.pixels is None and len(header.body) >= HEADER_BYTES:
+        raise UnreadableImage(
+            Reason.TOO_LARGE, f"no pixels within the first {HEADER_BYTES:,} bytes that it inflates to"
+        )
     frame = refuse_what_is_no_picture(header)
-    needed, found = uncompressed_bytes(header, frame), pixel_bytes(header)
-    if header.syntax in _UNCOMPRESSED and found < needed:
-        raise UnreadableImage(Reason.TRUNCATED, f"{found:,} bytes of pixels for {needed:,}")
+    check(frame, limits)
+    refuse_strange_samples(header)
+    if header.syntax in _UNCOMPRESSED:
+        header = _whole(data, header, uncompressed_bytes(header, frame))
+    else:
+        pixel_bytes(header)
     return header, frame
+
+
+def _whole(data: bytes, header: Header, needed: int) -> Header:
+    """The header of a picture that is not compressed, its body inflated as far as the pixels that are needed. Too few
+    of them is truncated; too many means that the header lies about the size, and a slanted picture would come out."""
+    assert header.pixels is not None  # noqa: S101
+    _, start, promised = header.pixels
+    if header.syntax == DEFLATED:
+        header = replace(
+            header, body=inflate(data[header.deflated_at :], start + max(needed, min(promised, needed + 1)))
+        )
+        found = min(promised, len(header.body) - start)
+    else:
+        found = pixel_bytes(header)
+    if found < needed:
+        raise truncated(f"{found:,} bytes of pixels for {needed:,}")
+    excess = header.body[start + needed : start + found]
+    if promised > needed + _MOST_PADDING or (excess.strip(b"\0") and len(excess) > 1):
+        raise damaged("more pixels than its header says")
+    return header
 
 
 def decode_dicom(header: Header, frame: Frame) -> Image:
@@ -91,24 +129,31 @@ def _decode(data_set: Dataset) -> Image:
 
 
 def _stored(data_set: Dataset) -> NDArray[np.integer]:
-    """The pixels as stored. Grey JPEG baseline goes our own strict way: gdcm ends the process over broken ones."""
-    if data_set.file_meta.TransferSyntaxUID != JPEGBaseline8Bit or data_set.SamplesPerPixel != 1:
-        return pixel_array(data_set)
+    """The pixels as stored. What a compressed stream says of itself is checked before its codec sees it."""
+    syntax = str(data_set.file_meta.TransferSyntaxUID)
+    # pydicom would drop the bits above those stored without a word; in signed samples they are sign bits.
+    kept = {"correct_unused_bits": data_set.PixelRepresentation == 1}
+    if syntax not in _CODECS:
+        return pixel_array(data_set, view_only=True, **kept)
     stream = next(generate_frames(data_set.PixelData, number_of_frames=1))
-    promised = Frame(data_set.Rows, data_set.Columns)
-    found = measure_jpeg(stream)
-    if (found.height, found.width) != (promised.height, promised.width):
-        raise UnreadableImage(Reason.UNREADABLE, "its JPEG has another size than its header says")
-    return decode_jpeg(stream, promised).samples
+    said = check_stream(stream, syntax, data_set)
+    if syntax in DCT and said.samples == 1:
+        return decode_jpeg(stream, Frame(said.height, said.width)).samples
+    stored, data_set.BitsStored = data_set.BitsStored, said.precision  # gdcm drops bits as well
+    try:
+        with taken_seriously():
+            return pixel_array(data_set, decoding_plugin=_CODECS[syntax], **kept)
+    finally:
+        data_set.BitsStored = stored
 
 
 def _show(stored: NDArray[np.integer], data_set: Dataset) -> Image:
     """Work out one output value for each value in use (at most 65,536), then look every pixel up."""
     if stored.dtype.kind == "u":
-        stored = stored & (2 ** min(int(data_set.BitsStored), 16) - 1)  # the bits above may hold overlays
+        stored = _without_overlays(stored, data_set)
     low, high = int(stored.min()), int(stored.max())
     inputs = np.arange(low, high + 1)
-    offsets = (stored.astype(np.int32) - low).astype(np.uint16)
+    offsets = by_rows(lambda rows: rows.astype(np.int32) - low, stored, np.uint16)
     if stored.dtype.itemsize == 1:
         bits = min(int(data_set.BitsStored), 8)
     else:
@@ -118,8 +163,19 @@ def _show(stored: NDArray[np.integer], data_set: Dataset) -> Image:
         shown = 1 - shown
     shown[_padding(inputs, data_set)] = 0
     if bits <= 8:
-        return Image(np.rint(shown * 255).astype(np.uint8)[offsets], 8, "dicom")
-    return Image(np.rint(shown * 65535).astype(np.uint16)[offsets], bits, "dicom")
+        return Image(by_rows(np.rint(shown * 255).astype(np.uint8).__getitem__, offsets, np.uint8), 8, "dicom")
+    return Image(by_rows(np.rint(shown * 65535).astype(np.uint16).__getitem__, offsets, np.uint16), bits, "dicom")
+
+
+def _without_overlays(stored: NDArray[np.integer], data_set: Dataset) -> NDArray[np.integer]:
+    """The bits that BitsStored says are the picture's. Those above it may hold overlays (PS3.3 C.9.2, retired); where
+    no overlay says so, the header lies, and dropping them would wrap bright to dark."""
+    most = 2 ** min(int(data_set.BitsStored), 16) - 1
+    if int(stored.max()) <= most:
+        return stored
+    if not any(tag.group & 0xFF01 == 0x6000 and tag.elem == 0x0102 for tag in list(data_set.keys())):
+        raise damaged("samples of more bits than its header says")
+    return stored & stored.dtype.type(most)
 
 
 def _voi(inputs: NDArray[np.integer], data_set: Dataset, floor: int, bits: int) -> Values:

@@ -18,6 +18,7 @@ from db.words import Reason
 # Fields before the pixels of a radiograph take some kB; thumbnails and private blocks up to some 100 kB.
 HEADER_BYTES = 2 * 2**20
 LONGEST_VALUE = 1024
+_MOST_ELEMENTS = 100_000  # a radiograph has some hundred
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
@@ -70,6 +71,7 @@ class Header:
     pixels: Element | None
     little: bool
     implicit: bool
+    deflated_at: int = 0  # where in the file the deflated data set begins
 
     def text(self, tag: int) -> str:
         """The first value of a text field, without padding; empty where absent."""
@@ -111,7 +113,8 @@ def _plausible(rest: bytes) -> bool:
 
 
 def parse(data: bytes, wanted: frozenset[int], *, limit: int) -> Header:
-    """Walk the top level up to the pixels, and no further than `limit` bytes of the (inflated) data set.
+    """Walk the top level up to the pixels, and no further than `limit` bytes of the data set (of a deflated
+    one, HEADER_BYTES).
 
     Raises UnreadableImage: truncated where it ends within an element, encrypted where it is sealed, unreadable
     where it does not inflate.
@@ -120,8 +123,9 @@ def parse(data: bytes, wanted: frozenset[int], *, limit: int) -> Header:
         raise UnreadableImage(Reason.ENCRYPTED, "a sealed (CMS) DICOM file")
     meta, begin = _meta(data)
     syntax = meta.get(SYNTAX, b"").rstrip(b"\0 ").decode("ascii", "replace")
-    body = data
+    body, deflated_at = data, begin
     if syntax == DEFLATED:
+        limit = HEADER_BYTES
         body, begin = inflate(data[begin:], limit), 0
     implicit = body[begin + 4 : begin + 6] not in VRS if syntax in ("", DEFLATED) else syntax == IMPLICIT
     little = body[begin : begin + 2] != b"\0\x08" if not syntax else syntax != BIG_ENDIAN
@@ -133,7 +137,7 @@ def parse(data: bytes, wanted: frozenset[int], *, limit: int) -> Header:
         if element.tag in wanted:
             values[element.tag] = _value(body, element)
     guessed = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
-    return Header(values, syntax or guessed, body, begin, pixels, little, implicit)
+    return Header(values, syntax or guessed, body, begin, pixels, little, implicit, deflated_at)
 
 
 def inflate(data: bytes, limit: int) -> bytes:
@@ -162,9 +166,13 @@ def _meta(data: bytes) -> tuple[dict[int, bytes], int]:
 def _elements(data: bytes, at: int, limit: int, *, little: bool, implicit: bool) -> Iterator[Element]:
     """The top-level elements. A sequence of undefined length costs one more entry in `opened`, nothing else."""
     opened: list[bool] = []  # whether each enclosing level is written implicitly
+    walked = 0
     while at < len(data):
         if at >= limit:
             return
+        walked += 1
+        if walked > _MOST_ELEMENTS:
+            raise UnreadableImage(Reason.UNREADABLE, f"more than {_MOST_ELEMENTS:,} elements before its pixels")
         tag, vr, start, length = _head(data, at, little=little, implicit=implicit)
         if tag in (_ITEM_END, _SEQUENCE_END):
             implicit, at = (opened.pop() if opened else implicit), start
@@ -210,7 +218,7 @@ def pixel_bytes(header: Header) -> int:
             )
         return length
     found = 0
-    while True:
+    for _ in range(_MOST_ELEMENTS):
         tag, _, at, size = _head(header.body, at, little=header.little, implicit=True)
         if tag == _SEQUENCE_END:
             return found
@@ -221,3 +229,4 @@ def pixel_bytes(header: Header) -> int:
             raise UnreadableImage(Reason.TRUNCATED, "its last pixel fragment lies beyond its end")
         if at == len(header.body):
             raise UnreadableImage(Reason.TRUNCATED, "its pixel data has no end")
+    raise UnreadableImage(Reason.UNREADABLE, f"more than {_MOST_ELEMENTS:,} pixel fragments")

@@ -54,6 +54,7 @@ _NOT_CHEST = {
 _MODALITY, _BODY_PART, _VIEW, _ORIENTATION = 0x00080060, 0x00180015, 0x00185101, 0x00200020
 _FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
 _SAMPLES, _PHOTOMETRIC, _ALLOCATED = 0x00280002, 0x00280004, 0x00280100
+_STORED, _HIGH = 0x00280101, 0x00280102
 _PATIENT, _STUDY, _SERIES, _INSTANCE = 0x00100020, 0x0020000D, 0x0020000E, 0x00080018
 _DATE, _AGE, _BIRTH, _SEX = 0x00080020, 0x00101010, 0x00100030, 0x00100040
 _SPACING, _IMAGER_SPACING, _CHARSET, _OBJECT = 0x00280030, 0x00181164, 0x00080005, 0x00080016
@@ -61,6 +62,7 @@ _SPACING, _IMAGER_SPACING, _CHARSET, _OBJECT = 0x00280030, 0x00181164, 0x0008000
 # fmt: off
 WANTED = frozenset({
     _MODALITY, _BODY_PART, _VIEW, _ORIENTATION, _FRAMES, _ROWS, _COLUMNS, _SAMPLES, _PHOTOMETRIC, _ALLOCATED,
+    _STORED, _HIGH,
     _PATIENT, _STUDY, _SERIES, _INSTANCE, _DATE, _AGE, _BIRTH, _SEX, _SPACING, _IMAGER_SPACING, _CHARSET,
     _OBJECT, ENCRYPTED_ATTRIBUTES,
 })
@@ -144,12 +146,34 @@ def refuse_what_is_no_picture(header: Header) -> Frame:
     if header.syntax not in TRANSFER_SYNTAXES:
         syntax = _matching(r"[\d.]{1,64}", header.syntax) or "a senseless one"
         raise UnreadableImage(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"transfer syntax {syntax}")
-    return Frame(rows, columns)
+    stored = (header.number(_ALLOCATED) or 8) * (header.number(_SAMPLES) or 1)
+    return Frame(rows, columns, depth=max(stored, 8) * _copies(header.syntax))
+
+
+def _copies(syntax: str) -> int:
+    """How often a codec holds a picture in memory at once: OpenJPEG computes in 32 bits, gdcm hands over by text."""
+    if syntax in ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"):
+        return 4
+    return 3 if syntax.startswith("1.2.840.10008.1.2.4.") else 2
 
 
 def _frames(header: Header) -> int:
     found = _matching(r"\+?\d{1,9}", header.text(_FRAMES))
     return int(found) if found else 1
+
+
+def refuse_strange_samples(header: Header) -> None:
+    """Raise UnreadableImage(unreadable) where the header contradicts itself about how a pixel is stored: decoders take
+    one field or the other, and neither shows the picture."""
+    allocated, stored, high = (header.number(tag) for tag in (_ALLOCATED, _STORED, _HIGH))
+    if allocated not in (8, 16):
+        raise UnreadableImage(Reason.UNREADABLE, f"{allocated} bits a sample; 8 and 16 are read")
+    if not 1 <= (stored or 0) <= allocated:
+        raise UnreadableImage(Reason.UNREADABLE, f"{stored} bits stored of {allocated}")
+    if high is not None and high != (stored or 0) - 1:
+        raise UnreadableImage(Reason.UNREADABLE, f"{stored} bits stored, the highest of them {high}")
+    if header.number(_SAMPLES) not in (1, 3):
+        raise UnreadableImage(Reason.UNREADABLE, f"{header.number(_SAMPLES)} samples a pixel; 1 and 3 are read")
 
 
 def uncompressed_bytes(header: Header, frame: Frame) -> int:

@@ -5,201 +5,109 @@ page of many. Each `measure_*` returns a Frame or raises UnreadableImage (trunca
 Sources: PNG 3rd edition and its APNG chunks; ITU T.81 annex B; TIFF 6.0; Microsoft BITMAPINFOHEADER; RFC 9649.
 """
 
-import re
-import struct
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from db.errors import UnreadableImage
 from db.words import Reason
+from workers.images.fields import damaged, truncated, unpack
+from workers.images.jpeg import APP1, check_scans, segments
 from workers.images.picture import Frame
+from workers.images.tiff import ORIENTATION, first, tiff_pages
 
 PNG = b"\x89PNG\r\n\x1a\n"
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
-_ORIENTATION = 274
-_STAND_ALONE = {0x01, *range(0xD0, 0xD8)}
-_NOT_FRAMES = {0xC4, 0xC8, 0xCC}  # tables among the start-of-frame markers C0-CF
+_PNG_NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # colour type -> samples a pixel
+_MOST_CHUNKS = 50_000  # of a PNG: 256 MB in parts of 8 kB are 32,000
 
 
-def truncated(what: str) -> UnreadableImage:
-    """The error for a file that ends before its picture does."""
-    return UnreadableImage(Reason.TRUNCATED, what)
+class Chunk(NamedTuple):
+    """A PNG chunk: its kind, where its body lies, and where the next chunk begins."""
+
+    kind: bytes
+    at: int
+    end: int
 
 
-def unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
-    """struct.unpack_from that reports the end of the file as truncation."""
-    try:
-        return struct.unpack_from(form, data, at)
-    except struct.error as error:
-        raise truncated(f"it ends inside its header, at byte {len(data)}") from error
+def _chunks(data: bytes) -> Iterator[Chunk]:
+    """The chunks of a PNG up to its IEND, which must come."""
+    at = len(PNG)
+    for _ in range(_MOST_CHUNKS):
+        (length,) = unpack(">I", data, at)
+        chunk = Chunk(data[at + 4 : at + 8], at + 8, at + 12 + length)
+        if chunk.end > len(data):
+            raise truncated("it ends inside a chunk")
+        yield chunk
+        if chunk.kind == b"IEND":
+            return
+        at = chunk.end
+    raise damaged(f"more than {_MOST_CHUNKS:,} chunks")
 
 
 def measure_png(data: bytes) -> Frame:
     """Every chunk must be whole, match its checksum, and IEND must come."""
-    frame, orientation, at, kind = None, 1, len(PNG), b""
-    while kind != b"IEND":
-        length, kind = unpack(">I4s", data, at)  # type: ignore[assignment]
-        body = data[at + 8 : at + 8 + length]
-        (checksum,) = unpack(">I", data, at + 8 + length)
-        if zlib.crc32(kind + body) != checksum:
-            raise UnreadableImage(Reason.UNREADABLE, f"its {kind!r} chunk does not match its checksum")
+    frame, orientation, whole = None, 1, memoryview(data)
+    for kind, at, end in _chunks(data):
+        if zlib.crc32(whole[at - 4 : end - 4]) != unpack(">I", data, end - 4)[0]:
+            raise damaged("a chunk does not match its checksum")
         if kind == b"IHDR":
-            width, height = unpack(">II", body, 0)
-            frame = Frame(height, width)
-        elif kind == b"acTL" and unpack(">I", body, 0)[0] > 1:
+            if frame is not None or end - at != 17:
+                raise damaged("a PNG of two headers, or of a strange one")
+            width, height, depth, colours = unpack(">IIBB", data, at)
+            frame = Frame(height, width, depth=depth * _PNG_SAMPLES.get(colours, 4))
+        elif kind == b"acTL" and unpack(">I", data, at)[0] > 1:
             raise UnreadableImage(Reason.MULTI_FRAME, "an animated PNG")
         elif kind == b"eXIf":
-            orientation = exif_orientation(body)
-        at += 12 + length
+            orientation = exif_orientation(data[at : end - 4])
+        elif kind not in _PNG_NEEDED and not kind[0] & 0x20:
+            raise damaged("a critical chunk that is not known")  # PNG 3rd edition, 13.2
     if frame is None:
-        raise UnreadableImage(Reason.UNREADABLE, "a PNG without a header")
-    return Frame(frame.height, frame.width, orientation)
+        raise damaged("a PNG without a header")
+    return frame._replace(orientation=orientation)
+
+
+def plain_png(data: bytes) -> bytes:
+    """The same PNG without what its picture does not need: texts and profiles that inflate to anything."""
+    return PNG + b"".join(data[at - 8 : end] for kind, at, end in _chunks(data) if kind in _PNG_NEEDED)
 
 
 def measure_jpeg(data: bytes) -> Frame:
-    """Every segment up to the first scan must be whole; whether the scans are is for the strict decoder to tell."""
-    frame, orientation = None, 1
-    for marker, at, length in _jpeg_segments(data):
-        if 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
-            height, width = unpack(">HH", data, at + 1)
-            frame = Frame(height, width)
-        elif marker == 0xE1 and data[at : at + 6] == b"Exif\0\0":
+    """Every segment must be whole and every scan there; whether these are sound is for the strict decoder to tell."""
+    orientation = 1
+    found = check_scans(data)
+    for marker, at, length in segments(data):
+        if marker == APP1 and data.startswith(b"Exif\0\0", at):
             orientation = exif_orientation(data[at + 6 : at + length])
-    if frame is None:
-        raise UnreadableImage(Reason.UNREADABLE, "a JPEG without a frame")
-    return Frame(frame.height, frame.width, orientation)
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, offset of its body, length of the body) up to the first scan, or the end of the image."""
-    at = 2
-    while found := _NEXT_MARKER.search(data, at):
-        marker, at = found.group(1)[0], found.end()
-        if marker in (0xD9, 0xDA):
-            return
-        if marker in _STAND_ALONE:
-            continue
-        (length,) = unpack(">H", data, at)
-        if length < 2 or at + length > len(data):
-            break
-        yield marker, at + 2, length - 2
-        at += length
-    raise truncated("it ends before its first scan")
-
-
-def jpeg_has(data: bytes, marker: int, start: bytes) -> bool:
-    """Whether a segment of that marker begins with these bytes."""
-    return any(kind == marker and data.startswith(start, at) for kind, at, _ in _jpeg_segments(data))
+    return Frame(found.height, found.width, orientation, depth=found.depth)
 
 
 def exif_orientation(block: bytes) -> int:
     """The orientation of an EXIF block (a TIFF in itself); 1 where there is none or it makes no sense."""
     try:
-        return _first(next(tiff_pages(block), {}), _ORIENTATION, 1)
+        return first(next(tiff_pages(block), {}), ORIENTATION, 1)
     except UnreadableImage:
         return 1
 
 
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # the integers; nothing else is asked for
-_KIND, _WIDTH, _HEIGHT, _PHOTOMETRIC, _OFFSETS, _SIZES = 254, 256, 257, 262, 273, 279
-_TILE_OFFSETS, _TILE_SIZES = 324, 325
-_WANTED = {
-    *(_KIND, _WIDTH, _HEIGHT, _PHOTOMETRIC, _OFFSETS, _SIZES, _TILE_OFFSETS, _TILE_SIZES, _ORIENTATION),
-}
-_MOST_PAGES = 1000
-
-
-class Field(NamedTuple):
-    """A TIFF field: where its values lie, the struct format of one, the values."""
-
-    start: int
-    form: str
-    values: tuple[int, ...]
-
-
-Page = dict[int, Field]
-
-
-def _first(page: Page, tag: int, default: int) -> int:
-    values = page[tag].values if tag in page else ()
-    return values[0] if values else default
-
-
-def tiff_pages(data: bytes) -> Iterator[Page]:
-    """The wanted integer fields of each page (IFD), classic or BigTIFF, either byte order."""
-    end = "<" if data[:2] == b"II" else ">"
-    big = unpack(end + "H", data, 2)[0] == 43
-    count_form, entry_form, offset_form, at = ("Q", "HHQ", "Q", 8) if big else ("H", "HHI", "I", 4)
-    (at,) = unpack(end + offset_form, data, at)
-    for _ in range(_MOST_PAGES):
-        if not at:
-            return
-        (count,) = unpack(end + count_form, data, at)
-        at += struct.calcsize("=" + count_form)
-        size = struct.calcsize("=" + entry_form + offset_form)
-        if at + count * size > len(data):
-            raise truncated("its directory lies beyond its end")
-        yield dict(_tiff_fields(data, end, at, count, entry_form, offset_form))
-        (at,) = unpack(end + offset_form, data, at + count * size)
-
-
-def _tiff_fields(
-    data: bytes, end: str, at: int, count: int, entry_form: str, offset_form: str
-) -> Iterator[tuple[int, Field]]:
-    head, inline = struct.calcsize("=" + entry_form), struct.calcsize("=" + offset_form)
-    for entry in range(at, at + count * (head + inline), head + inline):
-        tag, kind, n = unpack(end + entry_form, data, entry)
-        form = _TIFF_TYPES.get(kind)
-        if tag not in _WANTED or form is None:
-            continue
-        size = n * struct.calcsize("=" + form)
-        start = entry + head if size <= inline else unpack(end + offset_form, data, entry + head)[0]
-        if start + size > len(data):
-            raise truncated("its directory points beyond its end")
-        yield tag, Field(start, end + form, unpack(f"{end}{n}{form}", data, start))
-
-
-def measure_tiff(data: bytes) -> Frame:
-    """One page besides thumbnails; every strip or tile must lie within the file."""
-    pages = [page for page in tiff_pages(data) if not _first(page, _KIND, 0) & 1]
-    if len(pages) > 1:
-        raise UnreadableImage(Reason.MULTI_FRAME, f"{len(pages)} pages")
-    if not pages or not _first(pages[0], _WIDTH, 0) or not _first(pages[0], _HEIGHT, 0):
-        raise UnreadableImage(Reason.UNREADABLE, "a TIFF without a picture")
-    page, none = pages[0], Field(0, "", ())
-    for at, sizes in ((_OFFSETS, _SIZES), (_TILE_OFFSETS, _TILE_SIZES)):
-        strips = zip(page.get(at, none).values, page.get(sizes, none).values, strict=False)
-        if any(offset + size > len(data) for offset, size in strips):
-            raise truncated("its strips lie beyond its end")
-    from_white = _first(page, _PHOTOMETRIC, 1) == 0
-    orientation = _first(page, _ORIENTATION, 1)
-    return Frame(_first(page, _HEIGHT, 0), _first(page, _WIDTH, 0), orientation, from_white)
-
-
-def plain_tiff(data: bytes) -> bytes:
-    """The same TIFF, saying that it is upright and counts from black: OpenCV obeys that for 8 bits, not for 16."""
-    plain = bytearray(data)
-    for page in tiff_pages(data):
-        for tag in (_ORIENTATION, _PHOTOMETRIC):
-            if tag in page and (tag == _ORIENTATION or page[tag].values[:1] == (0,)):
-                struct.pack_into(page[tag].form, plain, page[tag].start, 1)
-    return bytes(plain)
-
-
 def measure_bmp(data: bytes) -> Frame:
-    """Uncompressed rows must lie within the file."""
-    start, header = unpack("<II", data, 10)
+    """Uncompressed rows must lie within the file, and be all that it says there is."""
+    size, _, start, header = unpack("<IIII", data, 2)
     if header == 12:
         width, height, _, depth = unpack("<HHHH", data, 18)
         packing = 0
     else:
         width, height, _, depth, packing = unpack("<iiHHI", data, 18)
     height = abs(height)
+    if start < 14 + header:
+        raise damaged("its rows begin inside its header")
     needed = start + (width * depth + 31) // 32 * 4 * height
-    if packing in (0, 3) and needed > len(data):
-        raise truncated(f"{needed:,} bytes of rows promised, {len(data):,} there")
-    return Frame(height, width)
+    if packing in (0, 3) and width > 0:
+        if needed > len(data):
+            raise truncated(f"{needed:,} bytes of rows promised, {len(data):,} there")
+        if header < 124 and min(size, len(data)) > needed + 4:  # a profile may come after the longest header's rows
+            raise damaged("more rows than its header says")
+    return Frame(height, width, depth=max(depth, 8))
 
 
 def measure_webp(data: bytes) -> Frame:
@@ -208,7 +116,9 @@ def measure_webp(data: bytes) -> Frame:
     if length + 8 > len(data):
         raise truncated(f"{length + 8:,} bytes promised, {len(data):,} there")
     frame, orientation, at = None, 1, 12
-    while at + 8 <= length + 8:
+    for _ in range(_MOST_CHUNKS):
+        if at + 8 > length + 8:
+            break
         kind, size = data[at : at + 4], unpack("<I", data, at + 4)[0]
         if kind in (b"ANIM", b"ANMF"):
             raise UnreadableImage(Reason.MULTI_FRAME, "an animated WebP")
@@ -217,18 +127,18 @@ def measure_webp(data: bytes) -> Frame:
         frame = frame or _webp_frame(kind, data, at + 8)
         at += 8 + size + size % 2
     if frame is None:
-        raise UnreadableImage(Reason.UNREADABLE, "a WebP without a picture")
-    return Frame(frame.height, frame.width, orientation)
+        raise damaged("a WebP without a picture")
+    return frame._replace(orientation=orientation)
 
 
 def _webp_frame(kind: bytes, data: bytes, at: int) -> Frame | None:
     if kind == b"VP8 ":
         width, height = unpack("<HH", data, at + 6)
-        return Frame(height & 0x3FFF, width & 0x3FFF)
+        return Frame(height & 0x3FFF, width & 0x3FFF, depth=24)
     if kind == b"VP8L":
         (bits,) = unpack("<I", data, at + 1)
-        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+        return Frame((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, depth=32)
     if kind == b"VP8X":
         wide, high = (int.from_bytes(data[at + n : at + n + 3], "little") + 1 for n in (4, 7))
-        return Frame(high, wide)
+        return Frame(high, wide, depth=32)
     return None

@@ -1,6 +1,8 @@
 """One kind of picture inside the house, whatever file it came from."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -9,7 +11,9 @@ from numpy.typing import NDArray
 from db.errors import UnreadableImage
 from db.words import Reason
 
+N = TypeVar("N", bound=np.generic)
 Grey8 = NDArray[np.uint8]  # H x W, 0-255, bone white
+MOST_PIXEL_BYTES = 5  # of a decoded pixel of the largest picture allowed: four of 8 bits fit, two of 16 do
 Samples = NDArray[np.unsignedinteger]  # H x W; uint8 0-255 or uint16 0-65535
 
 
@@ -22,15 +26,15 @@ class Limits:
     min_side: int = 64
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What a file's header promises: pixels as stored, the EXIF orientation (1-8) in which to show them, and
-    whether 0 is white."""
+class Frame(NamedTuple):
+    """What a file's header promises: pixels as stored, the EXIF orientation (1-8) in which to show them, whether 0 is
+    white, and the bits that a pixel takes when decoded."""
 
     height: int
     width: int
     orientation: int = 1
     from_white: bool = False
+    depth: int = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def check(frame: Frame, limits: Limits) -> None:
         raise UnreadableImage(Reason.UNREADABLE, f"its header says {size}")
     if frame.height * frame.width > limits.max_pixels:
         raise UnreadableImage(Reason.TOO_LARGE, f"{size}, at most {limits.max_pixels:,} are read")
+    if frame.height * frame.width * frame.depth > 8 * MOST_PIXEL_BYTES * limits.max_pixels:
+        raise UnreadableImage(Reason.TOO_LARGE, f"{size} of {frame.depth} bits: more memory than a decoder may use")
     if min(frame.height, frame.width) < limits.min_side:
         raise UnreadableImage(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} a side are needed")
 
@@ -61,8 +67,10 @@ def significant_bits(samples: Samples) -> int:
 
     Burned-in letters at full white do not count: where 99 % of the samples need two bits fewer, those decide.
     """
-    counts = np.bincount(samples.ravel(), minlength=2)
-    brightest = len(counts) - 1
+    counts = np.zeros(65536, np.int64)
+    for rows in _slices(samples):
+        counts += np.bincount(rows.ravel(), minlength=65536)
+    brightest = int(counts.nonzero()[0][-1])
     most = int(np.searchsorted(np.cumsum(counts), 0.99 * samples.size))
     bits = brightest.bit_length()
     return max(most.bit_length() if most.bit_length() <= bits - 2 else bits, 1)
@@ -75,7 +83,25 @@ def fill(samples: NDArray[np.uint16], source: str) -> Image:
         return Image(np.minimum(samples, 255).astype(np.uint8), 8, source)
     highest = 2**bits - 1
     table = np.minimum(np.arange(65536), highest) * 65535 / highest
-    return Image(np.rint(table).astype(np.uint16)[samples], bits, source)
+    return Image(by_rows(np.rint(table).astype(np.uint16).__getitem__, samples, np.uint16), bits, source)
+
+
+_ROWS_OF = 2**22  # samples worked on at once: numpy's intermediate arrays are four to eight times as large
+
+
+def _slices(samples: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    rows = max(_ROWS_OF // max(samples.shape[1], 1), 1)
+    return (samples[at : at + rows] for at in range(0, len(samples), rows))
+
+
+def by_rows(function: Callable[[NDArray[Any]], NDArray[Any]], samples: NDArray[Any], kind: type[N]) -> NDArray[N]:
+    """What a function gives for H x W samples, worked out some rows at a time, to spare memory."""
+    out = np.empty(samples.shape[:2], kind)
+    at = 0
+    for rows in _slices(samples):
+        out[at : at + len(rows)] = function(rows)
+        at += len(rows)
+    return out
 
 
 def to_grey(colours: Samples) -> Samples:
@@ -84,12 +110,17 @@ def to_grey(colours: Samples) -> Samples:
         return colours
     if colours.shape[2] == 1:
         return colours[:, :, 0]
-    grey = cv2.cvtColor(colours[:, :, :3], cv2.COLOR_BGR2GRAY)
-    if colours.shape[2] == 4:
-        alpha, opaque = colours[:, :, 3], np.iinfo(colours.dtype).max
-        if alpha.any() and alpha.min() < opaque:
-            grey = np.rint(grey * (alpha / opaque))
-    return np.asarray(grey, dtype=colours.dtype)
+    if colours.shape[2] == 3:
+        return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2GRAY), dtype=colours.dtype)
+    opaque = np.iinfo(colours.dtype).max
+    alpha = colours[:, :, 3]
+    if not alpha.any() or alpha.min() == opaque:
+        return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGRA2GRAY), dtype=colours.dtype)
+    return by_rows(
+        lambda rows: np.rint(cv2.cvtColor(rows, cv2.COLOR_BGRA2GRAY) * (rows[:, :, 3] / opaque)),
+        colours,
+        colours.dtype.type,
+    )
 
 
 def turn(samples: Samples, orientation: int) -> Samples:

@@ -1,5 +1,7 @@
 """Decode PNG, JPEG, TIFF, BMP and WebP, once their headers have been found sound."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import simplejpeg
@@ -7,16 +9,18 @@ from numpy.typing import NDArray
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images.headers import jpeg_has, plain_tiff
+from workers.images.complaints import taken_seriously
+from workers.images.headers import plain_png
+from workers.images.jpeg import adobe_transform
 from workers.images.picture import Frame, Image, Samples, fill, significant_bits, to_grey, turn
+from workers.images.strips import check_strips
+from workers.images.tiff import layout, plain_tiff
 
 
 def decode_raster(data: bytes, frame: Frame, source: str) -> Image:
     """PNG, TIFF, BMP, WebP of 8 or 16 bits a channel. Raises UnreadableImage(unreadable)."""
     try:
-        # UNCHANGED: GRAYSCALE would throw away the low byte of 16, and turns by EXIF in some formats only.
-        plain = plain_tiff(data) if source == "tiff" else data
-        colours = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+        colours = _decoded(data, source)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError from error
@@ -30,12 +34,22 @@ def decode_raster(data: bytes, frame: Frame, source: str) -> Image:
     return _finish(to_grey(np.asarray(colours)), frame, source)
 
 
+def _decoded(data: bytes, source: str) -> NDArray[Any] | None:
+    # UNCHANGED: GRAYSCALE would throw away the low byte of 16, and turns by EXIF in some formats only.
+    if source == "tiff":
+        check_strips(layout(data))
+        with taken_seriously():
+            return cv2.imdecode(np.frombuffer(plain_tiff(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    plain = plain_png(data) if source == "png" else data
+    return cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
 def decode_jpeg(data: bytes, frame: Frame) -> Image:
     """Any 8-bit JPEG, strictly: what libjpeg warns of and papers over in grey is refused here."""
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours in ("CMYK", "YCCK"):
-            grey = _grey_of_inks(simplejpeg.decode_jpeg(data, "CMYK"), adobe=jpeg_has(data, 0xEE, b"Adobe"))
+            grey = _grey_of_inks(simplejpeg.decode_jpeg(data, "CMYK"), adobe=adobe_transform(data) is not None)
         else:
             grey = simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0]
     except ValueError as error:

@@ -1,0 +1,24 @@
+"""Read numbers out of foreign headers."""
+
+import struct
+
+from db.errors import UnreadableImage
+from db.words import Reason
+
+
+def truncated(what: str) -> UnreadableImage:
+    """The error for a file that ends before its picture does."""
+    return UnreadableImage(Reason.TRUNCATED, what)
+
+
+def damaged(what: str) -> UnreadableImage:
+    """The error for a file whose parts contradict each other."""
+    return UnreadableImage(Reason.UNREADABLE, what)
+
+
+def unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
+    """struct.unpack_from that reports the end of the file as truncation."""
+    try:
+        return struct.unpack_from(form, data, at)
+    except struct.error as error:
+        raise truncated(f"it ends inside its header, at byte {len(data)}") from error
