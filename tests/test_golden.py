@@ -7,10 +7,15 @@ from threading import Barrier
 
 import pytest
 from click.testing import CliRunner
+from ledger import folder, submitted
 
-from db.store import audit, golden, models
+from db.errors import NothingScores
+from db.store import audit, golden, heartbeats, models, reading
+from db.store.connection import database
 from db.store.golden import Golden
+from deploy.standstill import Standstill
 from producer.cli import group
+from workers.devices import REFUSES
 from workers.golden import picture
 
 HERE = {"engine": "tensorflow", "precision": "float32"}
@@ -60,6 +65,14 @@ def test_what_a_broken_device_said_first_is_forgotten_on_record(db):
     assert golden.remembered(db, model, **HERE) is None
     last = list(audit.events(db))[-1]
     assert (last["actor"], last["action"], last["object"]) == ("admin", "golden_forgotten", f"model {model}")
+
+
+def test_waiting_ends_where_every_workers_device_is_unsound(home):
+    db = database()
+    heartbeats.beat(db, name="a:cpu", host="a", device="cpu", pid=1, doing=f"{REFUSES}stub 1: device unsound", scans=0)
+
+    with pytest.raises(NothingScores, match="every worker refuses model stub 1"):
+        Standstill(db, stage=0).look(reading.totals(db, submitted(db, folder(3))), None)
 
 
 def test_the_command_that_forgets_works_twice(home):

@@ -254,19 +254,28 @@ def test_a_scan_whose_worker_was_followed_by_another_of_its_name_has_lost_it_to_
     assert reading.totals(db, batch).reasons == {"worker_died": 1}
 
 
-def test_while_it_is_not_known_what_became_of_its_worker_a_scan_has_not_failed_yet(db):
+def test_a_worker_that_was_only_stalled_may_still_finish_a_scan_that_one_was_lost_with(db):
     batch = submitted(db, folder(1))
     lose_in_hand(db)
-    held = claim(db, pid=7, lease=0.5)
-    scoring.renew(db, held, lease_seconds=0.5, breadcrumb=held.scans[0].id)
+    held = claim(db, pid=7)
+    scoring.renew(db, held, lease_seconds=0.2, breadcrumb=held.scans[0].id)
+    time.sleep(0.4)
     heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="scoring", scans=0)
-    time.sleep(0.8)
 
     assert recovery.free_expired(db) == recovery.Swept()
-    assert reading.totals(db, batch).failed == 0
+    assert complete(db, held)
+
+    assert (reading.totals(db, batch).scored, reading.totals(db, batch).failed) == (1, 0)
+
+
+def test_a_worker_that_beats_on_long_after_its_lease_hangs(db):
+    batch = submitted(db, folder(1))
+    lose_in_hand(db)
+    lose_in_hand(db, sweep=False)
     heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=7, doing="scoring", scans=0)
 
     assert recovery.free_expired(db) == recovery.Swept(failed=1)
+
     assert reading.totals(db, batch).reasons == {"timed_out": 1}
 
 

@@ -442,6 +442,22 @@ def test_what_one_ring_could_not_finish_is_left_to_its_lease_and_not_renewed_by_
     assert scoring.waiting_chunks(night.db) == 0
 
 
+def test_a_ring_that_runs_out_of_memory_outside_the_engine_ends_and_the_worker_does_not(night, monkeypatch):
+    night.scan("one.png")
+    night.submit()
+    monkeypatch.setattr(tasks, "shift", lambda: night.hand)
+    monkeypatch.setattr(tasks.np, "stack", lambda pixels: raise_(MemoryError()))
+
+    tasks.score()
+
+    assert night.outcomes() == {"one.png": "waiting"}
+    assert night.hand._held == {}
+
+
+def raise_(error):
+    raise error
+
+
 def is_golden(batch):
     """Which of (B, S, S, 1) are the golden image."""
     return (batch[..., 0] == picture(SIZE)).all(axis=(1, 2))

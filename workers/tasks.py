@@ -50,7 +50,10 @@ class Prepared:
 @app(settings()).task(name=SCORE)  # type: ignore[untyped-decorator]
 def score() -> None:
     """One ring: work until nothing waits, the worker is told to stop, or a third of the hard limit has passed."""
-    work(shift())
+    try:
+        work(shift())
+    except MemoryError:  # where nobody could halve a batch; leaving a task, it would end the whole worker (Celery)
+        log.exception("out of memory: what this ring held is left to the end of its lease")
 
 
 def work(hand: Shift) -> None:

@@ -19,6 +19,7 @@ from db.words import Cause, Kind
 
 TRIES = 3  # losses of a chunk of which no breadcrumb tells, before it is cut in half
 VOUCHERS = 2  # sound workers lost with a scan in hand, before it has failed
+HANG_SECONDS = 30.0  # beyond its lease, a process that still beats: a stalled database or host is back by then
 AT_ONCE = 200  # chunks a transaction: nobody waits long for the write lock
 SWEEP_LOCK = 0x7377656570  # advisory lock of PostgreSQL: one sweep takes back at a time ("sweep")
 
@@ -119,12 +120,12 @@ def _blame(session: Session, chunk: Chunk, scan_id: int) -> Swept:
 
 def _is_alive(session: Session, chunk: Chunk) -> bool | None:
     """What became of the process that claimed. It is dead where it is silent, or another beats under its name; it
-    hangs where it beat after its lease was over; None while neither is known."""
+    hangs where it still beats long after its lease was over; None while neither is known, and it may complete."""
     silent = (epoch_now() - Worker.beat).label("silent")
     last = session.execute(select(Worker.pid, Worker.beat, silent).where(Worker.name == chunk.worker)).one_or_none()
     if last is None or last.pid != chunk.pid or last.silent > WORKER_GONE_SECONDS:
         return False
-    return True if last.beat > (chunk.lease_until or 0.0) else None
+    return True if last.beat > (chunk.lease_until or 0.0) + HANG_SECONDS else None
 
 
 def _give_up(session: Session, chunk: Chunk, scan_id: int, *, is_alive: bool) -> None:
