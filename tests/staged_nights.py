@@ -303,7 +303,7 @@ def a_producer_is_killed_within_a_page(night):
         night.submit()
 
     night.expect(not night.fork(does), "the producer was to die")
-    submission.resume(night.db)
+    night.submit()
     night.dawn()
 
 

@@ -187,6 +187,11 @@ BY_SQL = {
         "UPDATE audit_events SET id = id + 5 WHERE id = (SELECT max(id) FROM audit_events)",
     ),
     "a scan was tried again off the record": ("E", "UPDATE scans SET generation = generation + 1 WHERE id = :good"),
+    "a scan was added after the batch was sealed": (
+        "E",
+        "INSERT INTO scans (key, batch_id, generation, path, size)"
+        " SELECT 'k', batch_id, 0, :odd, 1 FROM scans WHERE id = :good",
+    ),
     "a heartbeat names a patient": ("F", "UPDATE workers SET doing = :canary"),
     "the record names a patient": ("F", "UPDATE audit_events SET object = :canary WHERE id = 2"),
     "a chunk's worker names a patient": ("F", "UPDATE chunks SET worker = :canary WHERE id = 1"),
@@ -196,7 +201,7 @@ BY_SQL = {
 @pytest.mark.parametrize("damage", BY_SQL)
 def test_a_damaged_database_is_found(night, damage):
     check, statement = BY_SQL[damage]
-    if "batch_id" in statement:
+    if "99" in statement:
         night.sql(
             "INSERT INTO batches (id, site_id, trained_model_id, root, urgent, submitted_at, sealed_at)"
             " SELECT 99, site_id, trained_model_id, root, urgent, submitted_at, sealed_at FROM batches"

@@ -239,13 +239,23 @@ def _on_record(books: Books, run: Run) -> Iterator[str]:
 
 def _unrecorded(books: Books) -> Iterator[str]:
     retried = Counter(scan.batch_id for scan in books.rows[Scan] for _ in range(scan.generation))
-    noted: Counter[int] = Counter()
-    for event in books.rows[Event]:
-        if event.action == "batch_retried":
-            noted[int(event.object.removeprefix("batch "))] += int(_detail(event)["scans"])
+    noted = _noted(books, "batch_retried", "scans")
     for batch_id in sorted(retried.keys() | noted.keys()):
         if retried[batch_id] != noted[batch_id]:
             yield f"batch {batch_id}: {retried[batch_id]} scans were tried again, {noted[batch_id]} on record"
+    found, sealed = Counter(scan.batch_id for scan in books.rows[Scan]), _noted(books, "batch_sealed", "found")
+    for batch in books.rows[Batch]:
+        if batch.sealed_at is not None and found[batch.id] != sealed[batch.id]:
+            yield f"batch {batch.id} has {found[batch.id]} scans, {sealed[batch.id]} on record when it was sealed"
+
+
+def _noted(books: Books, action: str, what: str) -> Counter[int]:
+    """What the record says of each batch, added up."""
+    said: Counter[int] = Counter()
+    for event in books.rows[Event]:
+        if event.action == action:
+            said[int(event.object.removeprefix("batch "))] += int(_detail(event)[what])
+    return said
 
 
 def _digest(key: bytes, before: str, event: Event) -> str:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _everything(client: Any) -> Iterator[tuple[bytes, list[bytes]]]:
 
 
 def _values(client: Any, key: bytes, kind: bytes) -> list[bytes]:
-    readers = {
+    readers: dict[bytes, Callable[[], Any]] = {
         b"list": lambda: client.lrange(key, 0, -1),
         b"set": lambda: list(client.smembers(key)),
         b"zset": lambda: client.zrange(key, 0, -1),
