@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,6 +89,10 @@ class Shift:
             del self._loaded[next(iter(self._loaded))]
         self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
         return self._loaded[model_id]
+
+    def at_todays_threshold(self, loaded: Loaded) -> Loaded:
+        """The model as it was loaded, with the threshold that rules now: it decides whose pictures are kept."""
+        return replace(loaded, view=replace(loaded.view, threshold=models.threshold(self.db, loaded.view.id)))
 
     def prove(self, loaded: Loaded) -> None:
         """Show that this device is sound: the golden image is scored as ever. Raises DeviceUnsound; the model is

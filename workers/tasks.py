@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from db.errors import (
     UnreadableImage,
 )
 from db.settings import settings
-from db.store import models, scoring
+from db.store import scoring
 from db.store.scoring import NOBODY, Claim, Failed, Rejected, Result, Scored, WaitingScan
 from db.words import Cause, Reason
 from workers import derived
@@ -160,7 +160,7 @@ def finish(hand: Shift, prepared: Prepared) -> None:
     """Score a prepared chunk and complete it. Told to stop, it completes what is scored and releases the rest."""
     claim = prepared.claim
     hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
-    loaded = at_todays_threshold(hand, prepared.loaded)
+    loaded = hand.at_todays_threshold(prepared.loaded)
     with ThreadPoolExecutor(hand.decoders.count, "keep") as keepers:
         if claim.attempts > 1:
             results = score_warily(hand, loaded, claim, keepers)
@@ -211,11 +211,6 @@ def score_alone(hand: Shift, loaded: Loaded, scan: WaitingScan, keepers: ThreadP
         return decoded
     (scored,) = score_slice(hand, loaded, [(scan, decoded)], keepers)
     return scored.result()
-
-
-def at_todays_threshold(hand: Shift, loaded: Loaded) -> Loaded:
-    """The model as it was loaded, with the threshold that rules now: it decides whose pictures are kept."""
-    return replace(loaded, view=replace(loaded.view, threshold=models.threshold(hand.db, loaded.view.id)))
 
 
 def _finished(hand: Shift, claim: Claim, scored: "Sequence[Future[Result]]") -> Iterator[Result]:
