@@ -142,6 +142,43 @@ def test_stopping_asks_first_the_highest_stage_and_kills_what_does_not_listen(wa
     assert any("stubborn did not stop" in line for line in watch.said)
 
 
+def test_lower_stages_may_run_on_and_who_had_to_be_killed_is_told(watch):
+    watch.start([part("server", "import time; time.sleep(99)", stage=0), part("stubborn", STUBBORN, stage=1)])
+    eventually(lambda: "ready" in written(watch, "stubborn"))
+    server = watch.pid("server")
+
+    killed = watch.stop(patience=0.5, down_to=1)
+
+    assert killed == ["stubborn"]
+    assert lives(server)
+    assert watch.stop(patience=5) == []
+    assert not lives(server)
+
+
+def test_an_errand_is_started_again_until_it_succeeds_and_then_no_more(watch, tmp_path):
+    program = (
+        f"from pathlib import Path; turns = Path({str(tmp_path / 'turns')!r}); "
+        "turns.open('a').write('x'); raise SystemExit(len(turns.read_text()) < 2)"
+    )
+    watch.start([part("errand", program, is_errand=True)])
+
+    eventually(lambda: not watch.has("errand"))
+
+    assert (tmp_path / "turns").read_text() == "xx"
+    assert watch.pid("errand") is None
+
+
+def test_a_part_that_is_dismissed_ends_for_good(watch):
+    watch.start([part("guest", "import time; time.sleep(99)"), part("host", "import time; time.sleep(99)")])
+    pid = watch.pid("guest")
+
+    watch.dismiss("guest", patience=5)
+
+    assert not lives(pid)
+    assert not watch.has("guest")
+    assert lives(watch.pid("host"))
+
+
 def test_nothing_starts_before_what_it_needs_is_ready(watch, tmp_path):
     flag = tmp_path / "flag"
     slow = part("queue", f"import time; time.sleep(0.5); open({str(flag)!r}, 'w'); time.sleep(99)", ready=flag.exists)

@@ -71,7 +71,7 @@ class House:
     def __post_init__(self) -> None:
         self.disk.mkdir(mode=0o711)
         self.has_small_disk = self.may_mount and mount_small_disk(self.disk)
-        for private in (self.home, self.queue_folder):
+        for private in (self.home, self.queue_folder, self._temporary):
             private.mkdir(mode=0o700)
         self.supervisor = Supervisor(self.folder / "logs", self.lock, self.say, longest_delay=RESTART_SECONDS)
         self.queue_proxy = Proxy(self.queue_socket)
@@ -215,6 +215,10 @@ class House:
                 proxy.stop()
 
     @property
+    def _temporary(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
     def _script(self) -> Path:
         return self.folder / "script.json"
 
@@ -223,7 +227,7 @@ class House:
 
     def _environment(self) -> dict[str, str]:
         told = {name: value for name, value in local.environment(self.config).items() if _is_ours(name, self.config)}
-        return told | {stub.SCRIPT: str(self._script)}
+        return told | {stub.SCRIPT: str(self._script), "TMPDIR": str(self._temporary)}
 
     def _settings(self, *, through_proxies: bool) -> Settings:
         queue = f"redis+socket://{self.queue_socket}"
