@@ -61,20 +61,19 @@ def put_the_stub_in() -> None:
     engine.Engine = object  # type: ignore[attr-defined]
     sys.modules[ENGINE] = engine
     from deploy.drill.stub import StubScorer
-    from workers import scoring
 
-    scoring.Scorer = StubScorer  # type: ignore[assignment,misc]
+    replace("workers.scoring:Scorer", lambda scorer: StubScorer)
 
 
 def arm() -> None:
     """Failpoints and mutants, as the environment asks for them."""
-    from deploy.drill import failpoints
+    from deploy.drill.failpoints import arm_from_environment as arm_failpoints
 
-    failpoints.arm_from_environment()
+    arm_failpoints()
     if os.environ.get("NIGHTREAD_DRILL_MUTANT"):
-        from deploy.drill import mutants
+        from deploy.drill.mutants import arm_from_environment as arm_mutants
 
-        mutants.arm_from_environment()
+        arm_mutants()
 
 
 if __name__ in ("__main__", "__mp_main__"):

@@ -8,8 +8,9 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,6 @@ from numpy.typing import NDArray
 from db.store.models import Registration
 from workers.preprocessing import DEFAULT_BORDER, VERSION
 from workers.trained_models import File, Gate, IntendedUse, Preprocessing, TrainedModel
-
-if TYPE_CHECKING:
-    from workers.scoring import Prediction
 
 INPUT_SIZE = 64
 CLASSES = ("normal", "covid")
@@ -92,7 +90,7 @@ class StubScorer:
         """Name engine, precision and device."""
         return {"engine": "stub", "precision": "exact", "device": "none"}
 
-    def predict(self, pixels: NDArray[np.uint8]) -> "list[Prediction]":
+    def predict(self, pixels: NDArray[np.uint8]) -> list[Any]:
         """Score N x S x S uint8 at the script's pace; a marked picture kills or hangs this process."""
         script = _script()
         marks = script.get("marks", {})
@@ -115,12 +113,13 @@ def _misbehave(how: str | None) -> None:
         time.sleep(1.0)
 
 
-def _prediction(pixels: NDArray[np.uint8]) -> "Prediction":
-    from workers.scoring import Prediction  # in the child, once the engine is replaced there
-
+def _prediction(pixels: NDArray[np.uint8]) -> Any:
+    """A workers.scoring.Prediction: named here, not imported, because deploy imports nothing that leads to an engine;
+    where this runs the engine was replaced."""
+    prediction = import_module("workers.scoring").Prediction
     value = score(pixels)
     last_map = (pixels[::9, ::9, None] / 255).astype(np.float32)
-    return Prediction(
+    return prediction(
         score=value,
         class_scores={"normal": 1.0 - value, "covid": value},
         distance=0.0,
