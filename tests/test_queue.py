@@ -1,6 +1,8 @@
 """The doorbell: few messages, nothing in them, and nothing lost with them."""
 
 import json
+import socket
+import time
 
 import pytest
 import redis
@@ -11,6 +13,7 @@ from db.store import intake, models
 from db.store.connection import connect
 from db.store.intake import FoundFile, Submission
 from db.store.sites import site_named
+from db.words import PROTOCOL
 from workers import queue, sweep
 
 
@@ -61,6 +64,27 @@ def test_after_a_wiped_queue_the_sweep_rings_again_for_what_waits(home, queue_se
     sweep.sweep(db)
 
     assert raw.llen(queue.QUEUE) == 3
+
+
+def test_a_worker_of_an_older_protocol_never_hears_a_newer_ring(ringer, raw):
+    queue.ring(3, with_app=ringer)
+
+    assert raw.llen(f"nightread.{PROTOCOL - 1}.score") == 0
+    assert raw.llen(f"nightread.{PROTOCOL}.score") == 3
+
+
+def test_a_frozen_queue_server_is_given_up_and_not_waited_for(short_folder, tmp_path):
+    address = short_folder / "frozen.sock"
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind(str(address))
+        frozen.listen(16)  # connections are taken by the kernel, and nobody ever answers
+        ringer = queue.app(Settings(home=tmp_path, queue_url=f"redis+socket://{address}"))
+        began = time.monotonic()
+
+        with pytest.raises(QueueUnreachable):
+            queue.ring(1, with_app=ringer)
+
+    assert time.monotonic() - began < 60
 
 
 def test_only_json_is_accepted_and_remote_control_is_off(ringer):
