@@ -21,6 +21,7 @@ from workers.trained_models import SUMS, TrainedModel
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also the name of a folder
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
 RESERVED = "active"  # what commands call the model that new batches run with
+MOST_HEADER_BYTES = 10_000_000  # of a safetensors file; a ResNet-50's has 40,000
 SIZES = range(16, 4097)  # pixels of input
 
 
@@ -127,14 +128,21 @@ def _problems(model: TrainedModel, threshold: object, report: object) -> Iterato
 
 
 def _is_safetensors(content: bytes) -> bool:
-    """Whether the file begins as the format says: the length of a header in 8 bytes, and that header in JSON."""
+    """Whether the file is what the format says: a header's length in 8 bytes, that header in JSON, and arrays that
+    follow each other to the last byte, with nothing behind them."""
     length = int.from_bytes(content[:8], "little")
-    if not 2 <= length <= len(content) - 8:
+    if not 2 <= length <= min(len(content) - 8, MOST_HEADER_BYTES):
         return False
+    end = 0
     try:
-        return isinstance(json.loads(content[8 : 8 + length]), dict)
-    except ValueError:
+        header = json.loads(content[8 : 8 + length])
+        for start, stop in sorted(array["data_offsets"] for name, array in header.items() if name != "__metadata__"):
+            if start != end or stop < start:
+                return False
+            end = stop
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return False
+    return bool(end == len(content) - 8 - length)
 
 
 def _is_plain(report: object) -> bool:

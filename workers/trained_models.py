@@ -8,6 +8,7 @@ SHA256SUMS     of all of these, as `sha256sum -c` reads it: one altered byte and
 
 import hashlib
 import json
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from workers.preprocessing import VERSION, Border, Mode
 SHIPPED = Path(__file__).parent / "shipped" / "covid-resnet50"
 FORMAT = 1
 SUMS = "SHA256SUMS"
+MOST_BYTES = 4_000_000_000  # of one file; a ResNet-50's weights take 25,000,000
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def load_folder(folder: Path) -> TrainedModel:
     sums = _check_sums(folder)
     try:
         model = _parse(json.loads((folder / "model.json").read_text("utf-8")))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelRefused(f"{folder}/model.json is not a trained model of format {FORMAT}: {error!r}") from error
     for needed in (model.weights, model.gate.parameters):
         if sums.get(needed.file) != needed.sha256:
@@ -116,7 +118,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         text = (folder / "report.json").read_text("utf-8")
         report: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelRefused(f"{folder}/report.json is not JSON: {error}") from error
     return report
 
@@ -156,8 +158,8 @@ def write_folder(folder: Path, model: TrainedModel, report: dict[str, Any]) -> N
 
 def _check_sums(folder: Path) -> dict[str, str]:
     try:
-        lines = (folder / SUMS).read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = _inside(folder, SUMS).decode("utf-8").removesuffix("\n").split("\n")
+    except (ModelRefused, ValueError) as error:
         raise ModelRefused(f"{folder} is not a trained model's folder: no readable {SUMS}") from error
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name, digest in sums.items():
@@ -167,9 +169,12 @@ def _check_sums(folder: Path) -> dict[str, str]:
 
 def _inside(folder: Path, name: str) -> bytes:
     path = folder / name
-    if not name or name != Path(name).name or name in {".", ".."} or path.is_symlink():
+    if not name or "\0" in name or name != Path(name).name or name in {".", ".."} or path.is_symlink():
         raise ModelRefused(f"{folder}: {name!r} is not the name of a file inside the folder")
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            raise ModelRefused(f"{path} is no file of at most {MOST_BYTES:,} bytes")
         return path.read_bytes()
     except OSError as error:
         raise ModelRefused(f"{path} is missing or may not be read: copy the trained model's folder again") from error
