@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from db.errors import DatabaseUnreachable
+from db.settings import Settings
+from db.store.connection import connect
 from db.words import Kind, Reason
-from deploy.drill import command, mutants, postgres, scans, stub, table
+from deploy.drill import command, mutants, scans, stub, table
+from deploy.drill import postgres as clusters
 from deploy.drill.faults import FAULTS
 from deploy.drill.nemesis import Met, Result
 from deploy.drill.proxy import Proxy
@@ -33,9 +37,9 @@ def drill(*arguments, **environment):
 
 def without_postgres(monkeypatch):
     def refuse(folder):
-        raise postgres.NoPostgres("no PostgreSQL server found: install it")
+        raise clusters.NoPostgres("no PostgreSQL server found: install it")
 
-    monkeypatch.setattr(postgres, "programs", refuse)
+    monkeypatch.setattr(clusters, "programs", refuse)
 
 
 @pytest.fixture
@@ -264,7 +268,7 @@ def test_postgresql_that_is_not_there_is_refused_in_one_sentence(monkeypatch):
 
     done = CliRunner().invoke(command.drill, ["--seeds", "1", "--database", "postgresql"])
 
-    assert isinstance(done.exception, postgres.NoPostgres)
+    assert isinstance(done.exception, clusters.NoPostgres)
     assert str(done.exception) == "no PostgreSQL server found: install it"
 
 
@@ -277,7 +281,7 @@ def test_both_goes_on_with_sqlite_where_there_is_no_postgresql_but_not_in_ci(mon
     assert command.database_of(2, "both", has_postgres=False) == "sqlite"
 
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(postgres.NoPostgres):
+    with pytest.raises(clusters.NoPostgres):
         command._programs("both", tmp_path)
 
 
@@ -314,3 +318,22 @@ def test_the_table_tells_recovery_by_kind_what_was_missed_and_what_was_broken():
     assert "| kill worker | 100 | 100 | 50.5 | 99.0 | 100.0 |" in told
     assert "- full disk: no file system may be mounted here (1)" in told
     assert "- seed 4, A: scan 7 has two outcomes" in told
+
+
+def test_a_database_server_that_never_answers_is_given_up(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/nothing?connect_timeout=2"
+        db = connect(Settings(home=tmp_path, database_url=url))
+
+        with pytest.raises(DatabaseUnreachable), db.reading() as session:
+            session.connection()
+
+
+def test_a_link_to_postgresql_that_died_silently_is_noticed(postgres, tmp_path):
+    db = connect(Settings(home=tmp_path, database_url=postgres))
+
+    with db.reading() as session:
+        known = session.connection().connection.driver_connection.info.get_parameters()
+
+    db.engine.dispose()
+    assert (known["keepalives_idle"], known["tcp_user_timeout"], known["connect_timeout"]) == ("30", "30000", "10")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Float, create_engine, event
+from sqlalchemy import Connection, Engine, Float, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
@@ -17,6 +17,15 @@ from db.errors import DatabaseUnreachable
 from db.settings import Settings, settings
 
 BUSY_MILLISECONDS = 30_000
+# A server that vanished without a goodbye (its host lost power, a firewall forgot us) never answers, and libpq waits
+# for ever by default: a sweep would hang. Each can be set otherwise in the database's URL.
+POSTGRES_LINK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
 
 
 class epoch_now(FunctionElement[float]):
@@ -72,7 +81,8 @@ def connect(config: Settings) -> Database:
     url = config.database
     is_sqlite = url.startswith("sqlite")
     # hide_parameters: an error's text goes to logs, and parameters hold patients.
-    engine = create_engine(url, hide_parameters=True, pool_pre_ping=not is_sqlite, pool_recycle=1800)
+    link = {} if is_sqlite else {name: how for name, how in POSTGRES_LINK.items() if name not in make_url(url).query}
+    engine = create_engine(url, hide_parameters=True, pool_pre_ping=not is_sqlite, pool_recycle=1800, connect_args=link)
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
