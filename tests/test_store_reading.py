@@ -1,5 +1,8 @@
 """What people ask of the ledger: retries on record, models, the worklist, workers."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 from conftest import STUB
 from ledger import claim, complete, folder, scored, submitted
 from sqlalchemy import select
@@ -132,3 +135,19 @@ def test_a_worker_started_again_replaces_its_row(db):
         heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=pid, doing="waiting", scans=0)
 
     assert [worker.pid for worker in reading.workers(db)] == [8]
+
+
+def test_processes_that_share_a_name_by_mistake_both_go_on_beating(db):
+    start = Barrier(4)
+
+    def beat(pid):
+        start.wait()
+        for _ in range(15):
+            heartbeats.beat(db, name="host:cpu", host="host", device="cpu", pid=pid, doing="waiting" * 99, scans=0)
+
+    with ThreadPoolExecutor(4) as processes:
+        list(processes.map(beat, range(4)))  # raises what a beat raised
+
+    (worker,) = reading.workers(db)
+    assert worker.alive
+    assert len(worker.doing) == 100

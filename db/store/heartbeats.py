@@ -1,6 +1,9 @@
 """Workers as they tell of themselves: a row each, on the database's clock."""
 
+from contextlib import suppress
+
 from sqlalchemy import delete, update
+from sqlalchemy.exc import IntegrityError
 
 from db.schema import Worker
 from db.store.connection import Database, epoch_now, now
@@ -10,7 +13,8 @@ WORKER_GONE_SECONDS = 30.0  # without a heartbeat
 
 def beat(db: Database, *, name: str, host: str, device: str, pid: int, doing: str, scans: int) -> None:
     """Write a worker's heartbeat; its first one makes its row. Of `doing`, 100 characters are kept."""
-    with db.writing() as session:
+    # Two processes of one name may make their row at once; the second one's next beat tells.
+    with suppress(IntegrityError), db.writing() as session:
         worker = session.get(Worker, name)
         if worker is None or worker.pid != pid:
             session.execute(delete(Worker).where(Worker.name == name))
