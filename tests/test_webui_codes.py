@@ -25,7 +25,7 @@ def enrols(browser: Browser, **fields: str) -> tuple[pyotp.TOTP, list[str]]:
     """Somebody signed in enrols an app as the page says; the app and the recovery codes."""
     page = browser.post("/account/codes", password=PASSWORD, **fields).text
     app = pyotp.TOTP(re.search(r'<code id="secret">([^<]+)</code>', page)[1].replace(" ", ""))
-    done = browser.post("/account/codes/confirm", page="/account", code=app.now()).text
+    done = browser.post("/account/codes/confirm", page="/account/codes", code=app.now()).text
     return app, re.findall(r"<li><code>([a-z2-9-]+)</code></li>", done)
 
 

@@ -11,7 +11,7 @@ from db.store import people
 from db.store.people import UserView
 from db.words import Role
 from webui import codes, limits, passwords, sessions
-from webui.guard import EVERYBODY, database, enrols, me, needs, passive, public
+from webui.guard import EVERYBODY, STATIC, database, enrols, me, needs, passive, public
 
 bp = Blueprint("auth", __name__)
 
@@ -28,7 +28,7 @@ def sign_in() -> ResponseReturnValue:
         return redirect(_onward(visit.user), 303)
     return render_template(
         "sign_in.html",
-        next=request.args.get("next", ""),
+        next=_wanted(),
         lost="lost" in request.args,
         idle_minutes=database().config.session_idle_minutes,
     )
@@ -117,13 +117,13 @@ def _wait(status: int) -> dict[str, str]:
 
 
 def _wanted() -> str:
-    return request.values.get("next", "")
+    """The page to go to after signing in, if it is one of ours; what else an address holds is not repeated."""
+    wanted = request.values.get("next", "")
+    return wanted if _is_page_of_ours(wanted) else ""
 
 
 def _onward(user: UserView) -> str:
-    if _is_page_of_ours(_wanted()):
-        return _wanted()
-    return url_for("batches.index" if user.role == Role.ADMIN else "worklist.index")
+    return _wanted() or url_for("batches.index" if user.role == Role.ADMIN else "worklist.index")
 
 
 def _is_page_of_ours(path: str) -> bool:
@@ -131,7 +131,7 @@ def _is_page_of_ours(path: str) -> bool:
     if not path.startswith("/") or path.startswith(("//", "/\\")) or not path.isprintable():
         return False
     try:
-        current_app.url_map.bind("").match(path, method="GET")
+        endpoint, _ = current_app.url_map.bind("").match(path, method="GET")
     except (HTTPException, RequestRedirect):
         return False
-    return True
+    return endpoint != STATIC

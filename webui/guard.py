@@ -148,5 +148,7 @@ def _ask_to_sign_in() -> ResponseReturnValue:
     if _is_fetched():
         abort(401)
     was_changing = request.method not in SAFE_METHODS
-    after = request.path if request.path != "/" else None
-    return redirect(url_for("auth.sign_in", next=after, lost=1 if was_changing else None), 303)
+    is_page = request.url_rule is not None and request.path != "/"  # what else was typed is not repeated
+    return redirect(
+        url_for("auth.sign_in", next=request.path if is_page else None, lost=1 if was_changing else None), 303
+    )

@@ -2,12 +2,14 @@
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import click
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
 
 from db.errors import DatabaseUnreachable, Refused
 from db.migrate import is_current
@@ -18,6 +20,20 @@ from webui.guard import is_loopback
 
 THREADS = 8
 DRAIN_SECONDS = 20  # of the 30 s in which every process of ours stops
+
+
+class QuietLogger(Logger):  # type: ignore[misc]
+    """gunicorn's log without the words of a request, which may name a patient: it quotes request lines and headers that
+    it cannot read, and addresses that failed."""
+
+    def warning(self, msg: object, *args: object, **kwargs: Any) -> None:
+        said = str(msg)
+        super().warning(said.split(":")[0] if said.startswith("Invalid request") else said, *args, **kwargs)
+
+    def exception(self, msg: object, *args: object, **kwargs: Any) -> None:
+        kind, _, trace = sys.exc_info()
+        words = msg.split("%")[0].strip() if isinstance(msg, str) else "error"
+        super().error("%s: %s\n%s", words, kind.__name__ if kind else "", "".join(traceback.format_tb(trace)))
 
 
 class Service(BaseApplication):  # type: ignore[misc]
@@ -79,6 +95,7 @@ def _options(config: Settings) -> dict[str, Any]:
         "keepalive": 5,
         "accesslog": None,  # its lines would hold addresses with scans' keys; headers.py logs route templates
         "loglevel": "warning",
+        "logger_class": QuietLogger,
         "control_socket_disable": True,
         "proc_name": "nightread-web",
         "when_ready": _say_where,
