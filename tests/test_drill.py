@@ -87,7 +87,9 @@ def until(holds, seconds=60.0):
 
 @pytest.mark.timeout(PATIENCE + 20)
 def test_two_nights_one_on_each_database_break_no_promise(tmp_path):
-    code, told, said = drill("--seeds", "1-2", "--scans", 400, "--count", 6, "--table", tmp_path / "drill.md")
+    code, told, said = drill(
+        "--seeds", "1-2", "--scans", 400, "--count", 6, "--jobs", 2, "--table", tmp_path / "drill.md"
+    )
 
     assert [run["violations"] for run in told["runs"]] == [[], []], said
     assert code == 0
@@ -318,6 +320,15 @@ def test_the_table_tells_recovery_by_kind_what_was_missed_and_what_was_broken():
     assert "| kill worker | 100 | 100 | 50.5 | 99.0 | 100.0 |" in told
     assert "- full disk: no file system may be mounted here (1)" in told
     assert "- seed 4, A: scan 7 has two outcomes" in told
+
+
+def test_a_recovery_later_than_promised_is_told():
+    slow = Result(4, "sqlite", 2000, 61.0, [Met("wipe queue", recovery=61.0), Met("kill web", recovery=89.0)])
+    slower = Result(5, "sqlite", 2000, 61.0, [Met("kill web", recovery=91.0)])
+
+    assert table.late([slow]) == ["recovery, wiped: p99 61 s, promised are 60 s"]
+    assert table.late([slower]) == ["recovery: p99 91 s, promised are 90 s"]
+    assert table.late([Result(6, "sqlite", 2000, 61.0, [Met("kill web", recovery=3.0)])]) == []
 
 
 def test_a_database_server_that_never_answers_is_given_up(tmp_path):

@@ -53,7 +53,8 @@ def drill(
 ) -> int:
     """Shake a house of its own (real servers, real workers with a stub for the model) and audit what came of it.
 
-    Everything lies in a private folder and ends with the command. Exit code 0 only where no promise was broken."""
+    Everything lies in a private folder and ends with the command. Exit code 0 only where no promise was broken,
+    that of recovery (99 of 100 faults within 90 s, a wiped queue within 60 s) among them."""
     numbers = [seed] if seed is not None else parse_seeds(seeds)
     find_server()  # refused here rather than in each run
     with private_folder() as folder:
@@ -74,7 +75,9 @@ def drill(
         written.write_text(table.markdown(results), "utf-8")
     if is_json:
         click.echo(json.dumps({"runs": [one.as_json() for one in results], **table.figures(results)}, indent=2))
-    return Exit.PARTIAL if any(one.violations for one in results) else Exit.DONE
+    for slow in table.late(results):
+        click.echo(f"  TOO LATE: {slow}", err=True)
+    return Exit.PARTIAL if table.late(results) or any(one.violations for one in results) else Exit.DONE
 
 
 def parse_seeds(text: str) -> list[int]:

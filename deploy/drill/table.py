@@ -9,6 +9,8 @@ from statistics import median
 from deploy.drill.nemesis import Met, Result
 from deploy.drill.schedule import ALWAYS
 
+# Seconds within which 99 of 100 faults are over, and the queue's loss is.
+PROMISED = {"recovery": 90.0, "recovery_wiped": 60.0}
 BOUND = 3.0  # zero failures in n trials bound the rate at about 3/n (95 %)
 
 
@@ -50,6 +52,17 @@ def figures(results: Sequence[Result]) -> dict[str, object]:
         "recovery": _spread(seconds),
         "recovery_wiped": _spread(wiped),
     }
+
+
+def late(results: Sequence[Result]) -> list[str]:
+    """Which promise about recovery was not kept, in words."""
+    told = figures(results)
+    spreads = {name: told[name] for name in PROMISED}
+    return [
+        f"{name.replace('_', ', ')}: p99 {spread['p99']:.0f} s, promised are {PROMISED[name]:.0f} s"
+        for name, spread in spreads.items()
+        if isinstance(spread, dict) and spread["p99"] > PROMISED[name]
+    ]
 
 
 def summary(results: Sequence[Result]) -> str:
