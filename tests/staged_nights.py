@@ -6,6 +6,7 @@ returns what people would have seen go wrong by then; the auditor comes after it
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from deploy.drill import mutants
 from deploy.drill.stub import digest
 from producer import submission
 from workers import golden, queue, sweep, tasks
+from workers.shift import Shift
 
 PREDICT = StubScorer.predict
 CLAIMS = 12  # of one worker in one ring: a mutant that goes in circles must come to an end
@@ -87,23 +89,38 @@ class Night:
         return self.sql("SELECT count(*) FROM chunks WHERE completed_at IS NULL")[0][0]
 
 
-def work(device, stop_after):
+def work(device=None, stop_after=None):
     """What a worker's process does."""
-    hand = shift()
+    hand = BoundedShift.like(shift())
     said = []
 
     def predict(self, pixels):
         if device is not None:
             device(pixels)
         said.append(len(pixels))
+        hand.stop = stop_after is not None and len(said) > stop_after
         return PREDICT(self, pixels)
 
-    claim_one, claimed = hand.claim, []
-    hand.claim = lambda model_id: (claimed.append(1), claim_one(model_id))[1]
-    hand.is_stopping = lambda: len(claimed) >= CLAIMS or (stop_after is not None and len(said) > stop_after)
     StubScorer.predict = predict
     heartbeats.beat(hand.db, name=hand.name, host="h", device="cpu", pid=os.getpid(), doing=hand.doing, scans=0)
     tasks.work(hand)
+
+
+class BoundedShift(Shift):
+    """A shift that ends after CLAIMS claims, or when it is told to."""
+
+    claims, stop = 0, False
+
+    @classmethod
+    def like(cls, hand):
+        return cls(hand.config, hand.db, hand.device, hand.decoders, name=hand.name, _renewed=hand._renewed)
+
+    def claim(self, model_id):
+        self.claims += 1
+        return super().claim(model_id)
+
+    def is_stopping(self):
+        return self.stop or self.claims >= CLAIMS
 
 
 def die(*pixels):
@@ -206,7 +223,7 @@ def a_worker_with_a_wrong_clock_dies(night):
 
     def does():
         time.time = lambda: right() + 7200.0
-        work(on_scans(die, after=1), None)
+        work(on_scans(die, after=1))
 
     night.redis.lpop(queue.QUEUE)
     night.fork(does)
@@ -224,13 +241,14 @@ def a_worker_is_told_to_stop(night):
 def a_worker_dies_at_its_first_commit_of_a_completion(night):
     night.submit()
 
-    def does():
-        def complete(hand, claim, results, complete=tasks.Shift.complete):
-            event.listen(Session, "after_commit", die)
-            return complete(hand, claim, results)
+    def complete(hand, claim, results, complete=Shift.complete):
+        here = threading.get_ident()  # the chunk ahead is claimed meanwhile, in another thread
+        event.listen(Session, "after_commit", lambda session: here == threading.get_ident() and die())
+        return complete(hand, claim, results)
 
-        tasks.Shift.complete = complete
-        work(None, None)
+    def does():
+        Shift.complete = complete
+        work()
 
     night.redis.lpop(queue.QUEUE)
     night.expect(not night.fork(does), "the worker was to die")
@@ -288,8 +306,14 @@ def a_producer_is_killed_between_pages(night):
     submission.FIRST_PAGE = submission.PAGE = 4
     add_page, pages = intake.add_page, []
 
+    def add_the_first(*told):
+        if pages:
+            die()
+        pages.append(add_page(*told))
+        return pages[0]
+
     def does():
-        intake.add_page = lambda *told: die() if len(pages) == 1 else (add_page(*told), pages.append(1))[0]
+        intake.add_page = add_the_first
         night.submit()
 
     night.expect(not night.fork(does), "the producer was to die")
@@ -344,9 +368,9 @@ def the_device_is_slow_and_the_sweep_quick(night):
 
 def many_chunks_wait(night):
     night.submit()
-    night.sweep()
-    night.sweep()
-    night.work()
+    for _ in range(6):
+        night.sweep()
+        night.work()
 
 
 def _tried(does, *told):
