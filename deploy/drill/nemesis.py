@@ -14,7 +14,8 @@ import redis
 
 from db.errors import NightreadError
 from deploy.drill import auditor, messages, scans
-from deploy.drill.faults import FAULTS, CannotBeDone
+from deploy.drill.faults import FAULTS
+from deploy.drill.harm import CannotBeDone
 from deploy.drill.pages import Visitor
 from deploy.drill.parts import House, Progress
 from deploy.drill.runs import Run, Violation
