@@ -11,11 +11,10 @@ import pytest
 from conftest import STUB
 from ledger import claim, complete, found, scored, submission, submitted
 from sqlalchemy import select, text
-from test_commands import run, score_all
+from test_commands import run
 
 from db.schema import AuditEvent
-from db.store import audit, certificate, intake, models, reading, recovery, scoring
-from db.store.canonical import PAGE
+from db.store import audit, certificate, intake, models, reading, recovery, registered, scoring
 from db.store.connection import database
 from db.store.problems import MEANINGS, What
 from db.store.thresholds import set_threshold
@@ -123,13 +122,12 @@ def test_the_digest_of_a_batch_that_waits_is_nobodys_secret_either(db):
     assert named(made) == {What.WAITING, What.OPEN}
 
 
-def test_the_digest_does_not_hang_on_the_size_of_pages_or_the_order_of_arrival(db, monkeypatch):
+def test_the_digest_does_not_hang_on_how_many_rows_are_read_at_once(db, monkeypatch):
     batch = night(db)
     whole = certificate.certify(db, batch).digest
 
-    monkeypatch.setattr("db.store.canonical.PAGE", 3)
+    monkeypatch.setattr(certificate, "STREAMED", 3)
 
-    assert len(NAMES) < PAGE
     assert certificate.certify(db, batch).digest == whole
 
 
@@ -252,6 +250,16 @@ def test_what_is_on_record_explains_another_digest(db):
     assert after.earlier.digest == before.digest
 
 
+def test_a_new_threshold_explains_no_other_score(db):
+    batch = night(db)
+    certified(db, batch)
+    set_threshold(db, models.active(db).id, 0.65, why="a test", by="test")
+
+    execute(db, f"UPDATE outcomes SET score = 0.01, class_scores = NULL WHERE scan_id = {ONE}")
+
+    assert named(certified(db, batch)) == {What.ALTERED}
+
+
 def test_a_scan_that_failed_is_accounted_for_and_trying_it_again_is_explained(db):
     batch = submitted(db, [found("a.png"), found("b.png")])
     held = claim(db)
@@ -272,7 +280,8 @@ def test_certifying_goes_on_the_record_with_numbers_alone(db):
 
     event = last_event(db)
     assert (event.actor, event.action, event.object) == ("test", "batch_certified", f"batch {batch}")
-    assert event.detail == {"digest": made.digest, "version": made.version, "files": None, **made.counts()}
+    told = {"form": "nightread-outcomes-1", "digest": made.digest, "scores": made.scores, "version": made.version}
+    assert event.detail == told | {"files": None} | made.counts()
     assert audit.verify(db)
 
 
@@ -299,9 +308,13 @@ def folder(tmp_path):
 def screened(db, folder, **more):
     """The folder submitted, and every waiting scan of it scored."""
     batch = submit(db, folder, site_name="local", **more).batch_id
+    score_all(db)
+    return batch
+
+
+def score_all(db):
     while held := claim(db):
         complete(db, held)
-    return batch
 
 
 def differences(db, batch):
@@ -315,6 +328,18 @@ def test_a_folder_that_nobody_touched_is_the_same_to_the_last_file(db, folder):
 
     assert again == refound.Refound(8, ())
     assert certificate.certify(db, batch).counts()["found"] == 8
+
+
+def test_no_file_is_passed_over_between_two_pages(db, folder, monkeypatch):
+    batch = screened(db, folder)
+    monkeypatch.setattr(registered, "PAGE", 3)
+    monkeypatch.setattr(refound, "PAGE", 3)
+    (folder / "empty.png").unlink()
+
+    again = refound.look_again(db, batch)
+
+    assert again.files == 8
+    assert [problem.examples for problem in again.problems] == [("empty.png",)]
 
 
 def test_files_that_came_changed_or_went_are_listed_by_name(db, folder):
@@ -385,7 +410,7 @@ def test_a_folder_out_of_reach_is_named(db, folder):
 
 def test_certify_ends_0_where_everything_adds_up_and_1_with_what_does_not_by_name(home, folder):
     run("submit", folder)
-    score_all()
+    score_all(database())
 
     good = run("certify", 1)
     assert good.return_value == Exit.DONE
@@ -402,7 +427,7 @@ def test_certify_ends_0_where_everything_adds_up_and_1_with_what_does_not_by_nam
 
 def test_certify_as_json_carries_what_the_report_carries(home, folder):
     run("submit", folder)
-    score_all()
+    score_all(database())
 
     certified = json.loads(run("certify", 1, "--json").stdout)
     report = json.loads(run("report", 1, "--json").stdout)
@@ -416,7 +441,7 @@ def test_certify_as_json_carries_what_the_report_carries(home, folder):
 
 def test_a_record_that_was_altered_certifies_nothing(home, folder):
     run("submit", folder)
-    score_all()
+    score_all(database())
     run("certify", 1)
     execute(database(), "DROP TRIGGER audit_events_no_update", "UPDATE audit_events SET actor = 'nobody'")
 

@@ -15,12 +15,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Subquery, select
-
-from db.schema import Scan
+from sqlalchemy import Row
 
 FORM = "nightread-outcomes-1"
-PAGE = 2000  # scans in one question
 
 
 def begun() -> "hashlib._Hash":
@@ -28,23 +25,15 @@ def begun() -> "hashlib._Hash":
     return hashlib.sha256(f"{FORM}\n".encode())
 
 
-def line(outcome: Row[Any] | None, scan: Row[Any], model: Sequence[str]) -> bytes:
-    """A scan's line; `model` is name, version and weights' sha256."""
+def line(outcome: Row[Any] | None, scan: Row[Any], model: Sequence[str], *, with_flag: bool = True) -> bytes:
+    """A scan's line; `model` is name, version and weights' sha256. Without threshold and flag (null) it is what a new
+    threshold leaves as it was."""
     fields = [scan.path.encode("utf-8", "surrogateescape").hex(), scan.size, scan.sha256]
     said: list[Any] = [None] * 10
     if outcome is not None:
-        numbers = [_number(outcome.score), _number(outcome.threshold)]
-        said = [outcome.kind, outcome.reason, *numbers, outcome.flagged, *model, outcome.engine, outcome.precision]
+        flag = [_number(outcome.threshold), outcome.flagged] if with_flag else [None, None]
+        said = [outcome.kind, outcome.reason, _number(outcome.score), *flag, *model, outcome.engine, outcome.precision]
     return json.dumps([*fields, *said], separators=(",", ":")).encode() + b"\n"
-
-
-def page(batch_id: int, after: str | None) -> Subquery:
-    """The scans of a batch that follow `after`, in the order of their paths' bytes: memcmp in both databases."""
-    columns = select(Scan.id, Scan.path, Scan.size, Scan.sha256, Scan.generation.label("scan_generation"))
-    mine: list[ColumnElement[bool]] = [Scan.batch_id == batch_id]
-    if after is not None:
-        mine.append(Scan.path > after)
-    return columns.where(*mine).order_by(Scan.path).limit(PAGE).subquery()
 
 
 def _number(value: float | None) -> str | None:

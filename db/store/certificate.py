@@ -2,7 +2,7 @@
 (canonical.py says over what)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from db.store.reading import printable
 from db.store.scoring import current_outcome
 from db.words import Cause, Kind, Reason
 
+STREAMED = 1000  # rows that are in memory at once
 CERTIFIED, REFUSED, SEALED = "batch_certified", "batch_not_certified", "batch_sealed"  # on the audit record
 CLOSE = 1e-6  # a score is the sum of its flag classes, added up in 32 bits
 REASONS = {Kind.REJECTED: frozenset(map(str, Reason)), Kind.FAILED: frozenset(map(str, Cause))}
@@ -38,7 +39,8 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What a batch came to, and what does not add up; `holds` only where that is nothing."""
+    """What a batch came to, and what does not add up; `holds` only where that is nothing. `digest` covers all outcomes,
+    `scores` the same but for thresholds and flags, which a new threshold changes."""
 
     batch: int
     site: str
@@ -51,6 +53,7 @@ class Certificate:
     waiting: int
     sealed: bool
     digest: str
+    scores: str
     at: datetime
     version: str
     earlier: Earlier | None
@@ -91,10 +94,12 @@ def certify(db: Database, batch_id: int) -> Certificate:
 def put_on_record(db: Database, certificate: Certificate, *, files: int | None, by: str) -> None:
     """Append the certificate, or that it does not hold, to the audit record. `files` is how many were looked at."""
     problems = {str(problem.what): problem.count for problem in certificate.problems}
-    detail = {"digest": certificate.digest, "version": certificate.version, "files": files, **certificate.counts()}
+    made = {name: getattr(certificate, name) for name in ("digest", "scores", "version")}
     with db.writing() as session:
         action = CERTIFIED if certificate.holds else REFUSED
-        record(session, by, action, f"batch {certificate.batch}", detail | ({"problems": problems} if problems else {}))
+        detail = {"form": canonical.FORM, "files": files, **made, **certificate.counts()}
+        named = {"problems": problems} if problems else {}
+        record(session, by, action, f"batch {certificate.batch}", detail | named)
 
 
 def _certify(session: Session, batch: Batch) -> Certificate:
@@ -105,7 +110,8 @@ def _certify(session: Session, batch: Batch) -> Certificate:
     digest, at = seen.digest.hexdigest(), now()
     earlier = _earlier(session, batch.id)
     _check_counts(session, batch, seen)
-    if earlier is not None and earlier.detail["digest"] != digest and not _is_explained(session, batch, earlier):
+    scores = seen.scores.hexdigest()
+    if earlier is not None and not _is_explained(session, batch, earlier, digest, scores):
         seen.problems.add(What.ALTERED, f"on {earlier.at:%Y-%m-%d %H:%M} UTC: {earlier.detail['digest']}")
     kinds = {kind.value: seen.kinds[kind] for kind in Kind}
     return Certificate(
@@ -115,6 +121,7 @@ def _certify(session: Session, batch: Batch) -> Certificate:
         **{"found": seen.found, "flagged": seen.flagged, "waiting": seen.waiting, **kinds},
         sealed=batch.sealed_at is not None,
         digest=digest,
+        scores=scores,
         at=at,
         version=version("nightread"),
         earlier=None if earlier is None else Earlier(earlier.detail["digest"], earlier.at),
@@ -126,7 +133,7 @@ class _Seen:
     """What the walk over a batch's scans has seen so far: little, however many there are."""
 
     def __init__(self, model: TrainedModel, threshold: float) -> None:
-        self.digest = canonical.begun()
+        self.digest, self.scores = canonical.begun(), canonical.begun()
         self.kinds: Counter[str] = Counter()
         self.found = self.flagged = self.waiting = 0
         self.problems = Problems()
@@ -154,7 +161,9 @@ class _Seen:
         for row in current:
             self._count(name, row)
         for row in current or rows[:1]:
-            self.digest.update(canonical.line(row if current else None, row, self._model))
+            outcome = row if current else None
+            self.digest.update(canonical.line(outcome, row, self._model))
+            self.scores.update(canonical.line(outcome, row, self._model, with_flag=False))
 
     def _count(self, name: str, row: Row[Any]) -> None:
         self.kinds[row.kind] += 1
@@ -197,22 +206,17 @@ def _check_counts(session: Session, batch: Batch, seen: _Seen) -> None:
 
 
 def _outcomes(session: Session, batch_id: int) -> Iterator[list[Row[Any]]]:
-    """Each scan with every outcome that it ever had, in the order of paths, a page a question."""
-    after: str | None = None
-    while True:
-        page = canonical.page(batch_id, after)
-        columns = (
-            page,
-            *(getattr(Outcome, name) for name in ("trained_model_id", "generation", "kind", "reason", "score")),
-            *(getattr(Outcome, name) for name in ("threshold", "flagged", "class_scores", "engine", "precision")),
-        )
-        joined = select(*columns).outerjoin(Outcome, Outcome.scan_id == page.c.id)
-        rows = session.execute(joined.order_by(page.c.path, Outcome.id)).all()
-        if not rows:
-            return
-        for _, same in groupby(rows, key=lambda row: row.id):
-            yield list(same)
-        after = rows[-1].path
+    """Each scan with every outcome that it ever had, in the order of the paths' bytes (memcmp in both databases),
+    streamed: one question, because a page a question is slow where PostgreSQL has no statistics yet."""
+    scan = (getattr(Scan, name) for name in ("id", "path", "size", "sha256"))
+    outcome = (getattr(Outcome, name) for name in ("trained_model_id", "generation", "kind", "reason", "score"))
+    more = (getattr(Outcome, name) for name in ("threshold", "flagged", "class_scores", "engine", "precision"))
+    columns = select(*scan, Scan.generation.label("scan_generation"), *outcome, *more)
+    joined = columns.outerjoin(Outcome, Outcome.scan_id == Scan.id).where(Scan.batch_id == batch_id)
+    ordered = joined.order_by(Scan.path, Outcome.id).execution_options(yield_per=STREAMED)
+    rows: Iterable[Row[Any]] = session.execute(ordered)
+    for _, same in groupby(rows, key=lambda row: row.id):
+        yield list(same)
 
 
 def _is_whole_history(own: list[Row[Any]]) -> bool:
@@ -231,12 +235,17 @@ def _events(batch_id: int, *actions: str) -> Select[Any]:
 
 def _earlier(session: Session, batch_id: int) -> AuditEvent | None:
     found: AuditEvent | None = session.scalar(_events(batch_id, CERTIFIED))
-    return found
+    return found if found is None or found.detail["form"] == canonical.FORM else None
 
 
-def _is_explained(session: Session, batch: Batch, earlier: AuditEvent) -> bool:
-    """Whether something on record after the earlier certificate changes outcomes: a retry, or a new threshold."""
-    retried = and_(AuditEvent.action == "batch_retried", AuditEvent.object == f"batch {batch.id}")
-    moved = and_(AuditEvent.action == "threshold_set", AuditEvent.object == f"model {batch.trained_model_id}")
-    later = select(AuditEvent.id).where(AuditEvent.id > earlier.id, or_(retried, moved))
+def _is_explained(session: Session, batch: Batch, earlier: AuditEvent, digest: str, scores: str) -> bool:
+    """Whether the digests are those of an earlier certificate, or something on record since then changed them: a new
+    threshold (which leaves the scores as they were), or a retry."""
+    if digest == earlier.detail["digest"]:
+        return True
+    changes = [and_(AuditEvent.action == "batch_retried", AuditEvent.object == f"batch {batch.id}")]
+    if scores == earlier.detail["scores"]:
+        about = AuditEvent.object == f"model {batch.trained_model_id}"
+        changes.append(and_(AuditEvent.action == "threshold_set", about))
+    later = select(AuditEvent.id).where(AuditEvent.id > earlier.id, or_(*changes))
     return session.scalar(later.limit(1)) is not None

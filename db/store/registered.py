@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from db.schema import Batch, Outcome, Scan
-from db.store import canonical
 from db.store.connection import Database
+from db.store.scoring import current_outcome
+
+PAGE = 2000  # files in one question
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,9 @@ def folder(db: Database, batch_id: int) -> tuple[str, str | None]:
 def files(db: Database, batch_id: int) -> Iterator[list[Registered]]:
     """A batch's files in pages, in the order of their paths; no transaction stays open while one is looked at."""
     after: str | None = None
-    while True:
-        with db.reading() as session:
-            model_id = session.get_one(Batch, batch_id).trained_model_id
-            page = canonical.page(batch_id, after)
-            same = Outcome.scan_id == page.c.id, Outcome.generation == page.c.scan_generation
-            joined = (
-                select(page.c.path, page.c.size, page.c.sha256, Outcome.reason)
-                .outerjoin(Outcome, and_(*same, Outcome.trained_model_id == model_id))
-                .order_by(page.c.path)
-            )
-            found = [Registered(*row) for row in session.execute(joined)]
-        if not found:
-            return
-        yield found
-        after = found[-1].path
+    while page := _page(db, batch_id, after):
+        yield page
+        after = page[-1].path
 
 
 def unregistered(db: Database, batch_id: int, paths: Sequence[str]) -> list[str]:
@@ -58,3 +48,13 @@ def unregistered(db: Database, batch_id: int, paths: Sequence[str]) -> list[str]
             others = select(Scan.path).where(Scan.batch_id.in_(same), Scan.path.in_(left))
             left -= set(session.scalars(others))
         return [path for path in paths if path in left]
+
+
+def _page(db: Database, batch_id: int, after: str | None) -> list[Registered]:
+    with db.reading() as session:
+        model_id = session.get_one(Batch, batch_id).trained_model_id
+        columns = select(Scan.path, Scan.size, Scan.sha256, Outcome.reason)
+        mine = columns.outerjoin(Outcome, current_outcome(model_id)).where(Scan.batch_id == batch_id)
+        if after is not None:
+            mine = mine.where(Scan.path > after)
+        return [Registered(*row) for row in session.execute(mine.order_by(Scan.path).limit(PAGE))]
