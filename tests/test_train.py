@@ -15,7 +15,7 @@ from db.store import people
 from db.store.connection import database
 from db.words import Exit, Role
 from producer import cli
-from workers import networks, trained_models
+from workers import golden, networks, trained_models
 from workers.activation import shortcut_refusal
 from workers.networks import HEADS
 from workers.scoring import Scorer
@@ -78,9 +78,11 @@ def test_training_ends_in_a_folder_that_scores_and_says_what_it_is_worth(small, 
 
     unseen = label(tmp_path / "unseen", normal=1, covid=1)
     pictures = [data.prepared((unseen / name / "0.png").read_bytes(), 32) for name in ("normal", "covid")]
-    normal, covid = Scorer.load(made.folder, batch_size=2).predict(np.stack(pictures))
+    pictures.append(golden.picture(32))
+    normal, covid, drawn = Scorer.load(made.folder, batch_size=2).predict(np.stack(pictures))
     assert normal.score < made.report["threshold"]["value"] <= covid.score
     assert made.report["judged"]["auc"]["value"] > 0.9
+    assert made.report["golden_score"] == pytest.approx(drawn.score, abs=golden.SCORE_TOLERANCE / 10)
     assert trained_models.read_report(made.folder) == json.loads(json.dumps(made.report))
     assert list(tmp_path.glob("*.draft")) == []
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from db.errors import Refused
-from workers import networks, trained_models
+from workers import golden, networks, trained_models
 from workers.networks import Weights
 from workers.trained_models import IntendedUse
 from workers.training import bases, curves, data, fingerprints, frozen, gate, loop, metrics, reports, ship, shortcuts
@@ -170,6 +170,7 @@ def _report(plan: Plan, material: Material, base: bases.Base, fitted: Fitted, as
             judged.truth, _flag_scores(assembled, judged), judged.scores, model.temperature
         ),
         "rounding": assembled.rounding,
+        "golden_score": float(assembled.score(golden.picture(model.input_size)[None])[0]),  # what workers prove on
         "gate": _gate(assembled),
         "audit": shortcuts.audit(sides[Split.TRAINING], examples, _flags(assembled), assembled.score),
         "limits": list(LIMITS),
