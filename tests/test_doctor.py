@@ -18,6 +18,7 @@ from db.store import heartbeats, models
 from db.store.connection import connect
 from db.words import Exit
 from deploy import doctor, home, queue_server, queue_versions
+from webui import create_app
 from workers import model_folders
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
@@ -62,12 +63,17 @@ def test_it_changes_nothing_where_nothing_was_made_yet(short_folder):
 
 
 def test_a_secret_that_others_may_read_is_a_problem(well):
-    (well.config.home / "passwords.txt").chmod(0o644)
+    create_app(well.config)  # the web makes its secret
+    kept = [well.config.home / name for name in ("passwords.txt", "audit.key", "web.secret")]
+    assert doctor.check_home(well).ok
 
-    check = doctor.check_home(well)
+    for path in kept:
+        path.chmod(0o644)
+        check = doctor.check_home(well)
+        path.chmod(0o600)
 
-    assert_problem(check)
-    assert f"chmod go-rwx {well.config.home / 'passwords.txt'}" in check.fix
+        assert_problem(check)
+        assert f"chmod go-rwx {path}" in check.fix
 
 
 def test_an_old_structure_is_a_problem(well):
