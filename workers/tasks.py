@@ -106,8 +106,8 @@ def attend(hand: Shift, prepared: Prepared) -> None:
         else:
             finish(hand, prepared)
     except DeviceUnsound as error:
-        hand.refuse(claim.trained_model_id, error)
         hand.give_back(claim)
+        hand.refuse(claim.trained_model_id, error)
     except BaseException as error:
         _drop(hand, claim, error)
         raise
