@@ -1,6 +1,7 @@
 """What deploy/ runs, it runs as nobody in particular: no root, no way to more rights, nothing to write to but its own,
 TLS between the parts, nothing published that need not be."""
 
+import os
 import re
 import subprocess
 import sys
@@ -193,3 +194,22 @@ def tiny_wheel(folder):
             "tiny.py,,\ntiny-1.0.dist-info/METADATA,,\ntiny-1.0.dist-info/WHEEL,,\ntiny-1.0.dist-info/RECORD,,\n",
         )
     return wheel
+
+
+def test_the_audit_of_packages_fails_where_its_source_is_out_of_reach(tmp_path):
+    """`make audit` must not pass because nobody could be asked."""
+    (tmp_path / "lock.txt").write_text(f"flask==3.1.3 --hash=sha256:{'0' * 64}\n")
+    nowhere = dict.fromkeys(("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY"), "http://127.0.0.1:9")
+    command = [Path(sys.executable).with_name("pip-audit"), "--strict", "--progress-spinner", "off"]
+    command += ["--require-hashes", "--disable-pip", "--timeout", "5", "--cache-dir", tmp_path / "cache"]
+
+    ended = subprocess.run(
+        [*command, "-r", tmp_path / "lock.txt"],
+        env={**os.environ, **nowhere, "no_proxy": "", "NO_PROXY": ""},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+
+    assert ended.returncode != 0
+    assert "No known vulnerabilities" not in ended.stdout + ended.stderr

@@ -5,7 +5,6 @@ half of TLS is tested against a relay that ends TLS before that socket.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import socket
@@ -13,11 +12,11 @@ import ssl
 import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import redis
 from click.testing import CliRunner
+from guarded import PASSWORD, VALKEY, guarded_server
 from kombu import Queue
 from redis.exceptions import NoPermissionError
 
@@ -25,12 +24,9 @@ from db.errors import QueueUnreachable, Refused
 from db.settings import Settings, settings
 from db.transport import require_private_database, require_private_queue
 from db.words import Exit
-from deploy import queue_server as server
 from producer.cli import group
 from workers import queue
 
-VALKEY = Path(__file__).parent.parent / "deploy" / "valkey"
-PASSWORD = "correct-horse"
 CHECKED = "ssl_cert_reqs=required&ssl_ca_certs=/run/tls/ca.crt"
 
 # Addresses
@@ -151,31 +147,8 @@ def test_no_command_starts_with_a_plaintext_address_and_none_prints_its_password
 
 @pytest.fixture(scope="module")
 def guarded(short_folder):
-    """A server as deploy/valkey has it, but for TLS: the path of its socket."""
-    folder = short_folder / f"acl{os.urandom(3).hex()}"
-    folder.mkdir(mode=0o700)
-    kept = [line for line in (VALKEY / "valkey.conf").read_text().splitlines() if not line.startswith("tls-")]
-    text = "\n".join([*kept, f"unixsocket {folder}/q.sock", "unixsocketperm 600"])
-    text = text.replace("/etc/valkey/users.acl", f"{folder}/users.acl").replace("dir /data", f"dir {folder}")
-    (folder / "valkey.conf").write_text(text + "\n")
-    hashed = hashlib.sha256(PASSWORD.encode()).hexdigest()
-    (folder / "users.acl").write_text(
-        (VALKEY / "users.acl").read_text().replace("REPLACE_WITH_SHA256_OF_THE_PASSWORD", hashed)
-    )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [server.find_server(), folder / "valkey.conf"], env=server.environment(), stdout=log, stderr=log
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while not (folder / "q.sock").exists():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield folder / "q.sock"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with guarded_server(short_folder / f"acl{os.urandom(3).hex()}") as path:
+        yield path
 
 
 def client(guarded, **who):
