@@ -134,4 +134,4 @@ def _is_page_of_ours(path: str) -> bool:
         endpoint, _ = current_app.url_map.bind("").match(path, method="GET")
     except (HTTPException, RequestRedirect):
         return False
-    return endpoint != STATIC
+    return bool(endpoint != STATIC)

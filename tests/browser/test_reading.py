@@ -9,10 +9,12 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pyotp
 import pytest
 from reading_room import PASSWORD, Found
 
 from db.store import people, reading, scoring
+from db.words import Role
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -230,3 +232,56 @@ def test_hostile_names_and_notes_run_nothing(room, page):
 
     assert page.locator(".note").inner_text() == hostile
     assert page.locator("img[src=x]").count() == 0
+
+
+def type_password(page, name: str) -> None:
+    page.goto("/sign-in")
+    page.fill("#name", name)
+    page.fill("#password", PASSWORD)
+    page.press("#password", "Enter")
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_a_reader_enrols_an_app_and_signs_in_with_a_recovery_code(room, page):
+    room.user()
+    sign_in(page)
+    page.goto("/account")
+    assert fits(page)
+    page.click("text=Enrol an app")
+    assert fits(page)
+    page.fill("#password", PASSWORD)
+    page.press("#password", "Enter")
+    page.wait_for_selector("#secret")
+    assert fits(page)
+    app = pyotp.TOTP(page.inner_text("#secret").replace(" ", ""))
+    page.keyboard.type(app.now())  # the field for it has the focus
+    page.keyboard.press("Enter")
+    recovery = page.inner_text(".codes li:first-child")
+    page.click("text=Sign out")
+
+    type_password(page, "dr-a")
+    page.wait_for_selector("#code:focus")
+    page.keyboard.type(recovery)
+    page.keyboard.press("Enter")
+
+    page.wait_for_selector("h1:has-text('Worklist')")
+
+
+def test_an_admin_opens_a_batch_with_a_reason(room, page):
+    room.user("boss", role=Role.ADMIN)
+    key = room.one()
+    type_password(page, "boss")
+    page.wait_for_selector("h1:has-text('Batches')")
+    page.goto("/batches/1")
+    assert page.locator("a.row").count() == 0
+
+    page.fill("#reason", "a reader asks about the left border")
+    page.click("text=Open, on record")
+
+    page.wait_for_selector("h2:has-text('Opened by admins')")
+    assert page.get_attribute("a.row", "href") == f"/scan/{key}"
+    page.click("a.row")
+    page.wait_for_selector(".sized")  # set once the picture has arrived
