@@ -11,7 +11,7 @@ import pytest
 from conftest import STUB
 from sqlalchemy import text
 
-from db.errors import DeviceUnsound
+from db.errors import DatabaseUnreachable, DeviceUnsound
 from db.files import derived_path
 from db.store import golden, models, reading, recovery, scoring, thresholds, worklist
 from db.store.connection import connect
@@ -397,6 +397,27 @@ def test_a_model_is_proved_when_it_is_loaded_and_the_first_that_runs_it_says_wha
     assert kept.score == 0.25
     with pytest.raises(DeviceUnsound, match=r"scores 0\.750"):
         night.hand.model(night.model.id)
+
+
+def test_a_model_whose_proof_was_interrupted_is_proved_before_it_is_used(night, monkeypatch):
+    from workers import scoring as engine
+
+    def away(*args, **more):
+        raise DatabaseUnreachable("away")
+
+    monkeypatch.setattr(engine.Scorer, "load", lambda *args, **more: stub_scorer(night, more["batch_size"]))
+    monkeypatch.setattr(night.hand, "_loaded", {})
+    proofs = []
+    with monkeypatch.context() as patch:
+        patch.setattr(golden, "remembered", away)
+        with pytest.raises(DatabaseUnreachable):
+            night.hand.model(night.model.id)
+    night.device = lambda batch: proofs.append(is_golden(batch).all()) or np.full(len(batch), 0.5)
+
+    night.hand.model(night.model.id)
+    night.hand.model(night.model.id)
+
+    assert proofs == [True]
 
 
 def test_not_even_the_first_worker_may_differ_from_what_the_models_report_says(night):

@@ -69,7 +69,11 @@ class Shift:
     def model(self, model_id: int) -> Loaded:
         """A trained model; at its first use it is loaded and proved. Raises ModelRefused, DeviceUnsound."""
         if model_id not in self._loaded:
-            self.prove(self._load(model_id))
+            try:
+                self.prove(self._load(model_id))
+            except BaseException:
+                self._loaded.pop(model_id, None)  # what is not proved is not used
+                raise
             self._refused.pop(model_id, None)
             self.idle = self.idle if self._refused else WAITING
         return self._loaded[model_id]
