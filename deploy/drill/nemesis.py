@@ -25,6 +25,7 @@ LOOK_SECONDS = 0.2
 START_SECONDS = 300.0  # until the first chunk is completed; the machine may be busy
 MORNING_SECONDS = 240.0  # after the last fault healed: whatever waits then was lost
 PACE_SHARE = 0.8  # of the schedule's length, which the stub's slowness makes the work last
+SLOWEST = 0.1  # seconds an image: eight of them, in one call of the engine, are well below a lease
 TRY_SECONDS = 10.0  # a fault meets another one: tried again so long
 NOW_AND_THEN = (psycopg.Error, sqlite3.Error, redis.RedisError, OSError, NightreadError)
 
@@ -112,7 +113,7 @@ def run(plan: Plan, house: House, *, tell: Callable[[str], None]) -> Result:
     )
     schedule = draw(plan.seed, plan.database, faults=plan.faults, folders=len(folders.others) - 1, only=plan.only)
     tell(json.dumps({"plan": asdict(plan), "schedule": asdict(schedule)}))
-    pace = PACE_SHARE * schedule.seconds * house.workers / plan.scans
+    pace = min(SLOWEST, PACE_SHARE * schedule.seconds * house.workers / plan.scans)
     house.write_script(pace=pace, marks=folders.marks)
     watch, visitor = Watch(house), Visitor(house)
     try:
