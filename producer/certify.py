@@ -2,6 +2,7 @@
 
 import click
 
+from db.errors import Refused
 from db.store import audit, certificate
 from db.store.certificate import Certificate
 from db.store.connection import Database, database
@@ -41,7 +42,7 @@ def _audit_problems(db: Database) -> list[Problem]:
     """What is wrong with the record that the certificate is held against."""
     try:
         audit.verify(db)
-    except ValueError as error:
+    except (ValueError, Refused) as error:  # Refused: nothing here says where the log ends
         return [Problem(What.AUDIT, 1, (str(error),))]
     return []
 
