@@ -199,7 +199,7 @@ class _Decoder:
         return self._process.poll() is None
 
     def ask(self, order: dict[str, Any], seconds: float, most_bytes: int) -> tuple[dict[str, Any], bytes]:
-        """Send an order; its file must be read in `seconds`, and answered for in about twice that: the decoder itself ends
+        """Send an order; its file must be read in `seconds`, and answered for in some twice that: the decoder ends itself
         when it has used up `seconds` of the processor's time."""
         try:
             os.write(self._stdin, _packed(order))

@@ -52,16 +52,17 @@ def check_stream(stream: bytes, syntax: str, data_set: Dataset) -> Stream:
 
 def _jpeg(stream: bytes, syntax: str) -> Stream:
     frame = frame_of(stream)
-    lossless = {True: JPEG_LS, False: LOSSLESS}[syntax in _JPEG_LS]
+    lossless = JPEG_LS if syntax in _JPEG_LS else LOSSLESS
     if syntax not in DCT and frame.marker != lossless:
         raise damaged("its compressed picture is of another kind than its header says")
+    if syntax not in _JPEG_LS:  # whose markers hide in other ways
+        check_scans(stream)
     return Stream(frame.height, frame.width, len(frame.components), frame.precision)
 
 
 def _check_strictly(stream: bytes, said: Stream) -> None:
     if said.precision != 8:
         raise UnreadableImage(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"JPEG of {said.precision} bits")
-    check_scans(stream)
     try:
         simplejpeg.decode_jpeg(stream, "GRAY")
     except ValueError as error:

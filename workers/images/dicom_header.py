@@ -18,6 +18,7 @@ from db.words import Reason
 # Fields before the pixels of a radiograph take some kB; thumbnails and private blocks up to some 100 kB.
 HEADER_BYTES = 2 * 2**20
 LONGEST_VALUE = 1024
+_MOST_META = 1000  # of them a dozen are usual
 _MOST_ELEMENTS = 100_000  # a radiograph has some hundred
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -156,10 +157,13 @@ def _meta(data: bytes) -> tuple[dict[int, bytes], int]:
     """Group 2, which is explicit little endian, and where the data set after it begins."""
     at = 132 if data[128:132] == b"DICM" else 0
     meta: dict[int, bytes] = {}
+    walked = 0
     while data[at : at + 2] == b"\x02\0":
         tag, _, start, length = _head(data, at, little=True, implicit=False)
         meta[tag] = _value(data, Element(tag, start, length))
-        at = start + length
+        at, walked = start + length, walked + 1
+        if walked > _MOST_META:
+            raise UnreadableImage(Reason.UNREADABLE, f"more than {_MOST_META:,} elements of its meta header")
     return meta, at
 
 

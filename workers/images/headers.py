@@ -99,10 +99,12 @@ def measure_bmp(data: bytes) -> Frame:
     else:
         width, height, _, depth, packing = unpack("<iiHHI", data, 18)
     height = abs(height)
+    if packing not in (0, 3):  # runs that end too early, or too late, are shown as they come
+        raise damaged("a compressed BMP is not read")
     if start < 14 + header:
         raise damaged("its rows begin inside its header")
     needed = start + (width * depth + 31) // 32 * 4 * height
-    if packing in (0, 3) and width > 0:
+    if width > 0:
         if needed > len(data):
             raise truncated(f"{needed:,} bytes of rows promised, {len(data):,} there")
         if header < 124 and min(size, len(data)) > needed + 4:  # a profile may come after the longest header's rows
