@@ -199,8 +199,8 @@ class _Decoder:
         return self._process.poll() is None
 
     def ask(self, order: dict[str, Any], seconds: float, most_bytes: int) -> tuple[dict[str, Any], bytes]:
-        """Send an order; its file must be read in `seconds`, and answered for in some twice that: the decoder ends itself
-        when it has used up `seconds` of the processor's time."""
+        """Send an order; its file must be read in `seconds`, and answered for in some twice that: the decoder ends
+        itself when it has used up `seconds` of the processor's time."""
         try:
             os.write(self._stdin, _packed(order))
         except BrokenPipeError as error:

@@ -13,6 +13,8 @@ from drawn import chest
 from db.words import Reason
 
 SCORED = None
+# What damage may get that its format does not show: a hole in the picture can also look like a border to cut.
+HIDDEN = (SCORED, Reason.TRUNCATED, Reason.UNREADABLE, Reason.TOO_SMALL, Reason.BLANK)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,7 @@ class File:
 
     def allows(self, reason: Reason | None) -> bool:
         """Whether that outcome is the one it must get, or one that hidden damage may get."""
-        hidden = (SCORED, Reason.TRUNCATED, Reason.UNREADABLE)
-        return reason == self.reason or (self.silent and reason in hidden)
+        return reason == self.reason or (self.silent and reason in HIDDEN)
 
     def shows(self, levels: np.ndarray) -> bool:
         """Whether these are the grey levels that it must be read as."""

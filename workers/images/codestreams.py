@@ -12,7 +12,7 @@ from pydicom import Dataset
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images.fields import damaged, unpack
+from workers.images.fields import LOST, damaged, unpack
 from workers.images.jpeg import JPEG_LS, LOSSLESS, check_scans, frame_of
 from workers.images.strips import unpacked_length
 
@@ -75,6 +75,8 @@ def _jpeg_2000(stream: bytes) -> Stream:
     at = stream.find(b"\xff\x4f\xff\x51", 0, 4096)
     if at < 0:
         raise damaged("no JPEG 2000 codestream")
+    if LOST in stream:
+        raise damaged("a block of its codestream is lost")
     wide, high, left, top = unpack(">IIII", stream, at + 8)
     tile_wide, tile_high = unpack(">II", stream, at + 24)
     (samples, precision) = unpack(">HB", stream, at + 40)

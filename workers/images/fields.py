@@ -16,6 +16,10 @@ def damaged(what: str) -> UnreadableImage:
     return UnreadableImage(Reason.UNREADABLE, what)
 
 
+# Compressed data hold no such run; a lost block of a disk is at least as long (512 bytes, less what was cut off).
+LOST = bytes(400)
+
+
 def unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
     """struct.unpack_from that reports the end of the file as truncation."""
     try:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from workers.images.fields import damaged, truncated, unpack
+from workers.images.fields import LOST, damaged, truncated, unpack
 
 END, SCAN, APP1, APP14 = 0xD9, 0xDA, 0xE1, 0xEE
-LOSSLESS, JPEG_LS = 0xC3, 0xF7
+LOSSLESS, JPEG_LS, _TABLES = 0xC3, 0xF7, 0xC4
 _NEXT_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _TEM = 0x01  # the only marker besides restarts (which the pattern passes over) that has no length
 _FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}  # tables and an extension lie among them
@@ -76,15 +76,18 @@ def frame_of(data: bytes) -> JpegFrame:
 
 def check_scans(data: bytes) -> JpegFrame:
     """Its frame, when every component was sent, in a progressive one to the last bit."""
-    frame, sent, scans = None, dict[tuple[int, int], int](), 0
+    frame, sent, scans, tables = None, dict[tuple[int, int], int](), 0, dict[int, int]()
     for part in segments(data):
-        if part.marker in _FRAMES:
+        if part.marker == _TABLES:
+            tables |= _first_symbols(data, part)
+        elif part.marker in _FRAMES:
             if frame is not None:
                 raise damaged("a JPEG of two frames")
             frame = _frame(data, part)
         elif part.marker == SCAN and frame is not None:
             scans += 1
             sent |= _sent(data, part, frame)
+            _refuse_lost_block(data, part, frame, tables)
         if scans > MOST_SCANS:
             raise damaged(f"more than {MOST_SCANS} scans")
     if frame is None:
@@ -93,6 +96,33 @@ def check_scans(data: bytes) -> JpegFrame:
     if any(sent.get((component, k), 1) for component in frame.components for k in range(last)):
         raise truncated("scans are missing")
     return frame
+
+
+def _first_symbols(data: bytes, part: Segment) -> dict[int, int]:
+    """The symbol whose code is all zeros, for each table of a segment (16 + number: one of AC coefficients)."""
+    at, end, found = part.at, part.at + part.length, dict[int, int]()
+    while at + 17 < end:
+        count = sum(data[at + 1 : at + 17])
+        found[data[at]] = data[at + 17]
+        at += 17 + count
+    return found
+
+
+def _refuse_lost_block(data: bytes, part: Segment, frame: JpegFrame, tables: dict[int, int]) -> None:
+    """A long run of zeros in a scan decodes to something, mostly without a complaint. It is damage unless zeros mean
+    "nothing more in this block", as in the black border of a picture with tables of its own; in scans of DC alone
+    they may, too."""
+    (count,) = unpack("B", data, part.at)
+    first = data[part.at + 1 + 2 * count]
+    if frame.marker in _PROGRESSIVE and first == 0:
+        return
+    selectors = data[part.at + 2 : part.at + 2 + 2 * count : 2]
+    if any(tables.get(16 + (selector & 15), 1) == 0 for selector in selectors) and frame.marker != LOSSLESS:
+        return
+    start = part.at + part.length
+    following = _NEXT_MARKER.search(data, start)
+    if data.find(LOST, start, following.start() if following else len(data)) >= 0:
+        raise damaged("a block of its scan is lost")
 
 
 def _frame(data: bytes, part: Segment) -> JpegFrame:
