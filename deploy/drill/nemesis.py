@@ -75,6 +75,7 @@ class Watch:
     """Looks at the ledger now and then; `seen` holds when, and what."""
 
     house: House
+    tell: Callable[[str], None]
     seen: list[tuple[float, Progress]] = field(default_factory=list)
     _end: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -100,6 +101,8 @@ class Watch:
     def _look(self) -> None:
         while not self._end.wait(LOOK_SECONDS):
             progress = self.house.progress()
+            if progress is not None and (not self.seen or progress != self.seen[-1][1]):
+                self.tell(json.dumps({"seconds": round(time.monotonic(), 2), **asdict(progress)}))
             if progress is not None:
                 self.seen.append((time.monotonic(), progress))
 
@@ -115,7 +118,7 @@ def run(plan: Plan, house: House, *, tell: Callable[[str], None]) -> Result:
     tell(json.dumps({"plan": asdict(plan), "schedule": asdict(schedule)}))
     pace = min(SLOWEST, PACE_SHARE * schedule.seconds * house.workers / plan.scans)
     house.write_script(pace=pace, marks=folders.marks)
-    watch, visitor = Watch(house), Visitor(house)
+    watch, visitor = Watch(house, tell), Visitor(house)
     try:
         _begin(house, folders)
         watch.start()
@@ -128,6 +131,7 @@ def run(plan: Plan, house: House, *, tell: Callable[[str], None]) -> Result:
         watch.stop()
     for met in result.faults:
         met.recovery = None if met.missed else watch.recovery(met.healed)
+    tell(json.dumps({"workers": house.ask("SELECT name, scans, doing FROM workers ORDER BY name")}))
     result.crashes = house.supervisor.deaths(stage=1) + house.supervisor.deaths(stage=2)
     result.violations += [Violation("W", f"{name} did not stop in good time") for name in house.stop_parts()]
     result.violations += [
@@ -156,6 +160,7 @@ def _begin(house: House, folders: scans.Folders) -> None:
 def _night(house: House, schedule: Schedule, folders: scans.Folders, tell: Callable[[str], None]) -> list[Met]:
     """Everything on the schedule, each in a thread of its own; returns once all of it is over and healed."""
     start = time.monotonic()
+    tell(json.dumps({"start": round(start, 2)}))
     met = [Met(planned.name) for planned in schedule.faults]
     threads = [
         threading.Thread(target=_meet, args=(house, planned, one, start, tell), daemon=True)
