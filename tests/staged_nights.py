@@ -364,6 +364,8 @@ def the_device_is_slow_and_the_sweep_quick(night):
     for _ in range(3):
         night.sweep()
         night.work(on_scans(device))
+    claims = night.sql("SELECT max(attempts) FROM chunks")[0][0]
+    night.expect(claims == 1, f"a chunk was taken from a living worker: claimed {claims} times")
 
 
 def many_chunks_wait(night):
