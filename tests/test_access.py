@@ -80,8 +80,10 @@ def arrives(room: ReadingRoom, who: str) -> Browser:
 
 
 def asks(browser: Browser, method: str, address: str, **headers: str):
-    page = "/account" if browser.get("/account").status_code == 200 else "/sign-in"
-    form = {} if method in SAFE_METHODS else {"csrf_token": browser.token(page), **FORM}
+    form = {}
+    if method not in SAFE_METHODS:
+        page = "/account" if browser.get("/account").status_code == 200 else "/sign-in"
+        form = {"csrf_token": browser.token(page), **FORM}
     return browser.client.open(address, method=method, data=form, headers=headers)
 
 
@@ -123,13 +125,13 @@ def test_whom_the_table_keeps_out_sees_nothing_of_the_scan(room, who):
     room.night(Found("reject-canary.txt", reason=Reason.EMPTY), root="/nights/other")
     browser = arrives(room, who)
 
-    for _, method, address in routes(room.app):
-        for batch in ("1", "2"):
-            page = asks(browser, method, address.replace(NOBODYS_KEY, key).replace("/batches/1", f"/batches/{batch}"))
-            is_opening = who == "admin" and method == "POST" and "/batches/" in address
-            assert "-canary" not in page.text or is_opening, (method, address)
-            if is_opening or address == "/sign-out":
-                browser = arrives(room, who)
+    addresses = [(method, address.replace(NOBODYS_KEY, key)) for _, method, address in routes(room.app)]
+    for method, address in [*addresses, ("GET", "/batches/2"), ("POST", "/batches/2")]:
+        page = asks(browser, method, address)
+        is_opening = who == "admin" and method == "POST" and address.startswith("/batches/")
+        assert "-canary" not in page.text or is_opening, (method, address)
+        if is_opening or address == "/sign-out":
+            browser = arrives(room, who)
 
 
 @pytest.mark.parametrize("who", PEOPLE)
@@ -220,7 +222,7 @@ def count_events(room) -> int:
 # Headers, for every route
 
 
-@pytest.mark.parametrize("who", PEOPLE)
+@pytest.mark.parametrize("who", ["nobody", "half", "reader", "admin", "opener"])
 def test_every_answer_of_every_route_is_kept_by_nobody_and_runs_nothing_foreign(room, house, who):
     tried = [(method, address.replace(NOBODYS_KEY, house)) for _, method, address in routes(room.app)]
     tried += [("GET", "/missing"), ("GET", f"/scan/{NOBODYS_KEY}"), ("PUT", "/account"), ("GET", "/?after=x")]

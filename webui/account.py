@@ -5,7 +5,7 @@ from flask.typing import ResponseReturnValue
 
 from db.errors import Refused
 from db.store import people
-from webui import passwords, sessions
+from webui import limits, passwords, sessions
 from webui.codes import check_password
 from webui.guard import EVERYBODY, database, me, needs
 
@@ -26,7 +26,8 @@ def change_password() -> ResponseReturnValue:
     user, db = me(), database()
     old, new, again = (request.form.get(field, "") for field in ("old", "new", "again"))
     try:
-        check_password(user, old)
+        with limits.one_at_a_time:
+            check_password(user, old)
         _check_new(old, new, again)
     except Refused as problem:
         return _page(problem=str(problem)), 400

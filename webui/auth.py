@@ -1,7 +1,5 @@
 """Signing in and out: the password, then, for who enrolled an app, a one-time password."""
 
-import threading
-
 from flask import Blueprint, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
@@ -14,9 +12,6 @@ from webui import codes, limits, passwords, sessions
 from webui.guard import EVERYBODY, STATIC, database, enrols, me, needs, passive, public
 
 bp = Blueprint("auth", __name__)
-
-# One attempt at a time: guesses sent side by side must not slip past the count, and each hash takes 64 MiB.
-_one_at_a_time = threading.Lock()
 
 
 @bp.get("/sign-in")
@@ -41,7 +36,7 @@ def try_to_sign_in() -> ResponseReturnValue:
     name, password = request.form.get("name", "").strip(), request.form.get("password", "")
     address = request.remote_addr or "unknown"
     db = database()
-    with _one_at_a_time:
+    with limits.one_at_a_time:
         user = limits.user_or_none(db, name) if name.isprintable() else None
         if limits.is_over(db, name, user, address):
             return _form_again(name, 429)
@@ -71,7 +66,7 @@ def code() -> ResponseReturnValue:
 def try_code() -> ResponseReturnValue:
     """Check the one-time password or recovery code; a wrong one counts as a failed sign-in."""
     db, address = database(), request.remote_addr or "unknown"
-    with _one_at_a_time:
+    with limits.one_at_a_time:
         user = sessions.awaiting_code(db)
         if user is None:
             return redirect(url_for("auth.sign_in", next=_wanted() or None), 303)

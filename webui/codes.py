@@ -28,8 +28,9 @@ def begin() -> ResponseReturnValue:
     """Make a secret and show it, this once; it means nothing until its first code comes back."""
     user = me()
     try:
-        check_password(user, request.form.get("password", ""))
-        _check_present_code(user)
+        with limits.one_at_a_time:
+            check_password(user, request.form.get("password", ""))
+            _check_present_code(user)
     except Refused as problem:
         return _page(problem=str(problem)), 400
     nonce = totp.new_nonce()

@@ -1,6 +1,7 @@
 """Guessing passwords is slow: failed sign-ins are counted in the audit record, by account and by address."""
 
 import hashlib
+import threading
 from datetime import timedelta
 
 from db.errors import Unknown
@@ -13,6 +14,8 @@ WINDOW = timedelta(minutes=MINUTES)
 ACCOUNT_FAILURES = 5
 ADDRESS_FAILURES = 20
 FAILED = "sign_in_failed"
+# One attempt at a time: guesses sent side by side must not slip past the count, and each hash takes 64 MiB.
+one_at_a_time = threading.Lock()
 
 
 def user_or_none(db: Database, name: str) -> UserView | None:
