@@ -111,6 +111,13 @@ def _entries(draw: Draw) -> File:
     return File(tiff(draw.grey, fields=fields), UNREADABLE)
 
 
+def _beyond(draw: Draw) -> File:
+    """A BigTIFF whose directory lies further away than a computer can count (found by fuzzing)."""
+    data = bytearray(tiff(draw.grey, big=True))
+    struct.pack_into("<Q", data, 8, 2**64 - 1 - int(draw.rng.integers(1000)))
+    return File(bytes(data), Reason.TRUNCATED)
+
+
 def _many_values(draw: Draw) -> File:
     """A list of strips that is most of the file."""
     values = [16] * (2**20 + int(draw.rng.integers(1, 1000)))
@@ -230,6 +237,7 @@ KINDS = [
     Kind("loop.tif", "TIFF whose directories go round in a circle", _loop),
     Kind("thumbnails.tif", "TIFF of thousands of directories", _pages),
     Kind("entries.tif", "TIFF of thousands of fields", _entries),
+    Kind("beyond.tif", "BigTIFF whose directory lies at the end of all numbers", _beyond),
     Kind("strips.tif", "TIFF of a million strips", _many_values),
     Kind("twice.tif", "TIFF that gives its width twice", _twice),
     Kind("strip_bomb.tif", "TIFF whose strip inflates to 200 MB", _strip_bomb),

@@ -20,6 +20,7 @@ UNREADABLE, TRUNCATED = Reason.UNREADABLE, Reason.TRUNCATED
 TWELVE = {"BitsStored": 12, "HighBit": 11}
 BASELINE, EXTENDED, LOSSLESS = (f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 70))
 JPEG_LS, JPEG_2000, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
+STREAM_SYNTAXES = (BASELINE, LOSSLESS, JPEG_LS, JPEG_2000, RLE)
 
 
 def enclosed(stream: bytes, syntax: str, pixels: np.ndarray, **fields: object) -> bytes:

@@ -24,5 +24,5 @@ def unpack(form: str, data: bytes, at: int) -> tuple[int, ...]:
     """struct.unpack_from that reports the end of the file as truncation."""
     try:
         return struct.unpack_from(form, data, at)
-    except struct.error as error:
+    except (struct.error, OverflowError) as error:  # an offset of 64 bits
         raise truncated(f"it ends inside its header, at byte {len(data)}") from error
