@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,11 @@ def _print_refused(db: Database, totals: Totals) -> None:
     click.echo("\nNot screened:")
     for reason, count in sorted(totals.reasons.items(), key=lambda item: -item[1]):
         click.echo(f"  {count:>6,}  {reason:<28} {MEANINGS[reason]}")
-    lines = [line for line in reading.report_lines(db, totals.batch) if line.outcome in (Kind.REJECTED, Kind.FAILED)]
+    refused = (line for line in reading.report_lines(db, totals.batch) if line.outcome in (Kind.REJECTED, Kind.FAILED))
     click.echo("")
-    for line in lines[:REFUSED_SHOWN]:
+    for line in islice(refused, REFUSED_SHOWN):
         click.echo(f"  {line.reason:<28} {printable(line.path)}" + (f"  ({line.detail})" if line.detail else ""))
-    _print_more(len(lines) - REFUSED_SHOWN, totals.batch)
+    _print_more(totals.rejected + totals.failed - REFUSED_SHOWN, totals.batch)
 
 
 def _print_flagged(db: Database, totals: Totals) -> None:
