@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean lock setup
+.PHONY: demo test lint audit drill fuzz bench clean lock setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)  ## screen the synthetic sample scans, end to end
@@ -13,11 +13,18 @@ demo: $(STAMP)  ## screen the synthetic sample scans, end to end
 test: $(STAMP)  ## the whole suite that needs neither root nor a browser
 	$(BIN)/pytest -m "not browser"
 
-lint: $(STAMP)  ## style, strict types, import contracts
+lint: $(STAMP)  ## style, strict types, import contracts, what bandit finds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r db producer workers webui deploy
+
+audit: $(STAMP)  ## every locked dependency against the known vulnerabilities; fails where they cannot be asked for
+	$(BIN)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip -r requirements.lock -r deploy/locks/gpu.txt
+
+drill: $(STAMP)  ## ten seeded nights of faults over the real parts, each audited
+	$(BIN)/nightread drill --seeds 1-10 --jobs 2
 
 bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake, the list meanwhile
 	$(BIN)/python tests/bench/night.py
