@@ -44,12 +44,21 @@ def open_beneath(root: Path, relative: str) -> int:
     try:
         return _walk(folder, names)
     except OSError as error:
-        if error.errno == errno.ENOENT and not any(os.scandir(root)):
+        if error.errno == errno.ENOENT and _is_empty(root):
             # What an unmounted file system leaves behind: its scans are not missing, they are out of reach.
             raise RootUnavailable(f"root {root} is empty: mount it, then resume") from error
         if error.errno not in _REASONS:
             raise RootUnavailable(f"root {root} fails ({error.strerror}): repair it, then resume") from error
         raise UnreadableImage(*_REASONS[error.errno]) from error
+
+
+def _is_empty(root: Path) -> bool:
+    """Whether nothing lies in it, or it is gone by now."""
+    try:
+        with os.scandir(root) as listing:
+            return next(listing, None) is None
+    except OSError:
+        return True
 
 
 def _walk(folder: int, names: list[str]) -> int:

@@ -1,5 +1,6 @@
 """A folder's files: found, read once, hashed, recognised by content. Nothing is left out in silence."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -24,6 +25,13 @@ LONG = 256_000  # bytes: a file whose hash takes longer than the rest of what is
 SLICE = 64  # files that are read at once
 FIRST_SLICE = 4  # of a folder: its time tells early whether storage is slow
 OWN_COLUMNS = {"patient_id", "study_uid", "age_years"}  # of the scan's row; the other tags are kept together
+DEEPEST = 200  # folders in folders; each holds a descriptor while it is walked
+# What is this folder's own; any other error is the storage's.
+_FOLDER_REASONS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), Reason.NO_PERMISSION),
+    **dict.fromkeys((errno.ELOOP, errno.ENOTDIR), Reason.OUTSIDE_ROOT),  # swapped for a link while it was looked at
+    errno.ENOENT: Reason.MISSING,
+}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -104,7 +112,7 @@ def walk(root: Path) -> Iterator[Slice | FoundFile]:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise RootUnavailable(f"{root} cannot be listed ({error.strerror}): check the path") from error
-    yield from _walk(descriptor, "")
+    yield from _walk(descriptor, "", 0)
 
 
 def examine(part: Slice, max_bytes: int) -> list[FoundFile]:
@@ -115,31 +123,49 @@ def examine(part: Slice, max_bytes: int) -> list[FoundFile]:
         os.close(part.descriptor)
 
 
-def _walk(descriptor: int, prefix: str) -> Iterator[Slice | FoundFile]:
+def _walk(descriptor: int, prefix: str, depth: int) -> Iterator[Slice | FoundFile]:
     try:
-        with os.scandir(descriptor) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
-        files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        files, folders, others = _listed(descriptor, prefix)
         for some in (files[:FIRST_SLICE], *(files[at : at + SLICE] for at in range(FIRST_SLICE, len(files), SLICE))):
             if some:
                 yield Slice(os.dup(descriptor), prefix, some)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _enter(descriptor, prefix, entry.name)
-            elif not entry.is_file(follow_symlinks=False):
-                yield _not_opened(prefix, entry)
+        for name in folders:
+            yield from _enter(descriptor, prefix, name, depth + 1)
+        yield from others
     finally:
         os.close(descriptor)
 
 
-def _enter(descriptor: int, prefix: str, name: str) -> Iterator[Slice | FoundFile]:
+def _listed(descriptor: int, prefix: str) -> tuple[list[str], list[str], list[FoundFile]]:
+    """A folder's files and folders by name, and what is neither."""
+    try:
+        with os.scandir(descriptor) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+        files = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        raise RootUnavailable(
+            f"listing {prefix or 'the root'} fails ({error.strerror}): repair it, then resume"
+        ) from error
+    known = {*files, *folders}
+    return files, folders, [_not_opened(prefix, entry) for entry in entries if entry.name not in known]
+
+
+def _enter(descriptor: int, prefix: str, name: str, depth: int) -> Iterator[Slice | FoundFile]:
+    if depth > DEEPEST:
+        why = f"a folder {depth} levels down: nothing in it was read"
+        yield FoundFile(prefix + name, 0, None, Reason.UNREADABLE, why)
+        return
     try:
         below = os.open(name, _FOLDER, dir_fd=descriptor)
     except OSError as error:
+        reason = _FOLDER_REASONS.get(error.errno or 0)
+        if reason is None:
+            raise RootUnavailable(f"{prefix}{name} fails ({error.strerror}): repair it, then resume") from error
         why = f"a folder that cannot be listed ({error.strerror}): nothing in it was read"
-        yield FoundFile(prefix + name, 0, None, Reason.NO_PERMISSION, why)
+        yield FoundFile(prefix + name, 0, None, reason, why)
         return
-    yield from _walk(below, f"{prefix}{name}/")
+    yield from _walk(below, f"{prefix}{name}/", depth)
 
 
 def _not_opened(prefix: str, entry: "os.DirEntry[str]") -> FoundFile:
@@ -152,13 +178,25 @@ def _examine(folder: int, path: str, name: str, max_bytes: int) -> FoundFile:
     try:
         descriptor = open_in_folder(name, folder)
     except UnreadableImage as error:
+        if error.code == Reason.UNREADABLE:
+            _require_answer(folder, path)
         return FoundFile(path, 0, None, error.code, error.detail)
     try:
         return _read(path, descriptor, max_bytes)
     except OSError as error:
+        _require_answer(folder, path)
         return FoundFile(path, 0, None, Reason.UNREADABLE, f"reading it fails: {error.strerror}")
     finally:
         os.close(descriptor)
+
+
+def _require_answer(folder: int, path: str) -> None:
+    """Tell a file that cannot be read from storage that is gone: list its folder. Raises RootUnavailable."""
+    try:
+        with os.scandir(folder) as listing:
+            next(listing, None)
+    except OSError as error:
+        raise RootUnavailable(f"the folder of {path} fails ({error.strerror}): repair it, then resume") from error
 
 
 def _read(path: str, descriptor: int, max_bytes: int) -> FoundFile:
@@ -170,9 +208,14 @@ def _read(path: str, descriptor: int, max_bytes: int) -> FoundFile:
         return FoundFile(path, size, None, Reason.TOO_LARGE, f"{size:,} bytes; the limit is {max_bytes:,}")
     beginning = os.read(descriptor, min(BLOCK, size + 1))
     digest, read = hashlib.sha256(beginning), len(beginning)
-    while read != size and (block := os.read(descriptor, min(BLOCK, max(size + 1 - read, 1)))):
+    # One byte more than it had shows without another read that it has not grown; one that has is read on, to its end.
+    while read != size and (block := os.read(descriptor, BLOCK if read > size else min(BLOCK, size + 1 - read))):
         digest.update(block)
+        if len(beginning) == read < BLOCK:  # storage that gives less than it is asked for
+            beginning += block
         read += len(block)
+        if read > max_bytes:
+            return FoundFile(path, read, None, Reason.TOO_LARGE, f"still growing; the limit is {max_bytes:,}")
     return _recognised(FoundFile(path, read, digest.hexdigest()), beginning)
 
 

@@ -1,5 +1,6 @@
 """A folder's files: each is found once, and what cannot be screened says why."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -9,7 +10,7 @@ import sys
 import pytest
 import redis
 
-from db.errors import RootUnavailable
+from db.errors import RootUnavailable, UnreadableImage
 from db.store.connection import database
 from db.words import Reason
 from producer import intake, submission
@@ -136,6 +137,76 @@ def test_what_the_operator_may_not_read_is_found_and_says_so(tmp_path):
 def test_a_root_that_does_not_answer_is_machinery_and_not_an_empty_folder(tmp_path):
     with pytest.raises(RootUnavailable):
         found_in(tmp_path / "unmounted")
+
+
+@pytest.mark.parametrize(
+    "listings", [1, 2], ids=["a folder does not list", "a file does not open, nor its folder list"]
+)
+def test_storage_that_fails_in_the_middle_is_machinery_and_rejects_nothing(tmp_path, monkeypatch, listings):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one.png").write_bytes(PNG)
+    monkeypatch.setattr(intake, "open_in_folder", refused_as_unreadable)
+    monkeypatch.setattr(intake.os, "scandir", scandir_that_fails_after(listings, OSError(errno.ESTALE, "Stale")))
+
+    with pytest.raises(RootUnavailable, match="repair it, then resume"):
+        found_in(tmp_path)
+
+
+def refused_as_unreadable(name, folder):
+    raise UnreadableImage(Reason.UNREADABLE, "opening it fails: Stale file handle")
+
+
+def scandir_that_fails_after(count, error):
+    """What storage does that goes away after some listings."""
+    listings, real = iter(range(count)), os.scandir
+
+    def scandir(folder):
+        if next(listings, None) is None:
+            raise error
+        return real(folder)
+
+    return scandir
+
+
+def test_one_file_that_cannot_be_read_is_its_own_fault_where_its_folder_answers(tmp_path, monkeypatch):
+    (tmp_path / "bad.png").write_bytes(PNG)
+    monkeypatch.setattr(intake, "open_in_folder", refused_as_unreadable)
+
+    assert found_in(tmp_path)["bad.png"].reason is Reason.UNREADABLE
+
+
+def test_folders_too_deep_to_walk_are_a_finding_and_what_lies_above_is_found(tmp_path):
+    below = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=below)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=below)
+        os.close(below)
+        below = deeper
+    os.close(below)
+    (tmp_path / "d" / "one.png").write_bytes(PNG)
+
+    found = found_in(tmp_path)
+
+    assert found.pop("d/one.png").reason is None
+    (deep,) = found.values()
+    assert deep.reason is Reason.UNREADABLE
+    assert "201 levels down" in deep.detail
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_to_its_end_or_found_too_large(tmp_path, monkeypatch):
+    (tmp_path / "growing.png").write_bytes(PNG)
+    real, grown = os.fstat, PNG + bytes(3_000)
+
+    def before_it_grew(descriptor):
+        about = real(descriptor)
+        (tmp_path / "growing.png").write_bytes(grown)
+        return about
+
+    monkeypatch.setattr(intake.os, "fstat", before_it_grew)
+
+    assert found_in(tmp_path)["growing.png"].sha256 == hashlib.sha256(grown).hexdigest()
+    (tmp_path / "growing.png").write_bytes(PNG)
+    assert found_in(tmp_path, max_bytes=1_000)["growing.png"].reason is Reason.TOO_LARGE
 
 
 def test_the_manifest_links_patients_and_names_what_is_missing(tmp_path):

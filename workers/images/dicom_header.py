@@ -18,6 +18,7 @@ from db.words import Reason
 # Fields before the pixels of a radiograph take some kB; thumbnails and private blocks up to some 100 kB.
 HEADER_BYTES = 2 * 2**20
 LONGEST_VALUE = 1024
+_DEEPEST = 200  # a structured report's tree has some twenty levels
 _MOST_META = 1000  # of them a dozen are usual
 _MOST_ELEMENTS = 100_000  # a radiograph has some hundred
 
@@ -185,6 +186,8 @@ def _elements(data: bytes, at: int, limit: int, *, little: bool, implicit: bool)
             yield Element(tag, start, length)
         if length == _UNDEFINED:
             opened.append(implicit)
+            if len(opened) > _DEEPEST:
+                raise UnreadableImage(Reason.UNREADABLE, f"sequences nested more than {_DEEPEST} deep")
             # PS3.5 6.2.2: a sequence of unknown VR is written implicitly whatever surrounds it.
             implicit, at = implicit or vr == b"UN", start
         else:
