@@ -107,3 +107,24 @@ def test_a_list_or_a_text_where_a_table_belongs_is_not(ringer, sent, name, value
 
 def test_workers_stand_behind_the_doorman(ringer):
     assert ringer.conf.worker_consumer == "workers.doorman:Doorman"
+
+
+def test_a_ring_that_could_not_be_acknowledged_is_out_of_hand_all_the_same(ringer, monkeypatch):
+    queue.ring(1, with_app=ringer)
+    with ringer.connection_for_read() as connection:
+        channel = connection.default_channel
+        channel.basic_qos(0, 1, False)
+        doorman.give_credit_back(channel.qos)
+        message = channel.basic_get(queue.QUEUE)
+        assert not channel.qos.can_consume()
+
+        with monkeypatch.context() as broken:
+            broken.setattr(channel.qos, "_remove_from_indices", gone)
+            with pytest.raises(redis.ConnectionError):
+                message.ack()
+
+        assert channel.qos.can_consume()
+
+
+def gone(*arguments):
+    raise redis.ConnectionError("reset by peer")

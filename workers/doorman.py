@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.worker.consumer import Consumer
+from kombu.transport.virtual.base import QoS
 
 from workers.queue import SCORE
 
@@ -41,7 +42,8 @@ class Doorman(Consumer):  # type: ignore[misc]
     """Celery's consumer (setting `worker_consumer`) behind a door."""
 
     def create_task_handler(self, *given: Any, **named: Any) -> Callable[[Any], Any]:
-        """The function that every message comes to."""
+        """The function that every message comes to; asked for anew with each connection."""
+        give_credit_back(self.task_consumer.channel.qos)
         let_in = super().create_task_handler(*given, **named)
 
         def answer(message: Any) -> None:
@@ -77,3 +79,28 @@ def is_ring(message: Any) -> bool:
         return bool(json.loads(message.body) == BODY)
     except (ValueError, RecursionError):
         return False
+
+
+def give_credit_back(qos: Any) -> None:
+    """Count a message as dealt with also where the server could not be told so.
+
+    kombu 5.7 does not (transport/redis.py, QoS.ack): the error is logged, the message counts as in hand for ever, and
+    a worker that may hold one never asks for the next: it beats, and is deaf. The message stays in `unacked` and comes
+    back after the visibility timeout, one ring more."""
+    tell, refuse = qos.ack, qos.reject
+
+    def ack(delivery_tag: str) -> None:
+        try:
+            tell(delivery_tag)
+        except BaseException:
+            QoS.ack(qos, delivery_tag)
+            raise
+
+    def reject(delivery_tag: str, requeue: bool = False) -> None:
+        try:
+            refuse(delivery_tag, requeue=requeue)
+        except BaseException:
+            QoS.ack(qos, delivery_tag)
+            raise
+
+    qos.ack, qos.reject = ack, reject
