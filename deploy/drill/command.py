@@ -68,7 +68,9 @@ def drill(
             results.append(result)
             click.echo(table.line(result), err=is_json)
             for broken in result.violations:
-                click.echo(f"  VIOLATION {broken.check}: {broken.said}\n    {replay(result, count)}", err=True)
+                click.echo(f"  VIOLATION {broken.check}: {broken.said}", err=True)
+            if result.violations:
+                click.echo(f"    {replay(result, count)}", err=True)
     results.sort(key=lambda result: result.seed)
     click.echo(table.summary(results), err=is_json)
     if written is not None:
