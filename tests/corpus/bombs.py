@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import builders
+import cv2
 import numpy as np
 from builders import declared_deflated, dicom, dicom_in, dicom_set, encoded, png_bomb, png_chunk, with_fields, written
 
@@ -30,6 +31,32 @@ def issues_dicom() -> bytes:
 
 def _huge_png(draw: Draw) -> File:
     return File(png_bomb(int(draw.rng.integers(10_001, 12_500))), TOO_LARGE)
+
+
+def _largest_png(draw: Draw) -> File:
+    """As many pixels as are read, an empty plate: 12 kB that a decoder turns into 100 MB."""
+    height = int(draw.rng.integers(9_000, 10_001))
+    packed = zlib.compress(bytes((10_000 // 8 + 1) * height), 9)
+    return File(assembled_png(struct.pack(">IIBBBBB", 10_000, height, 1, 0, 0, 0, 0), packed), Reason.BLANK)
+
+
+def _deepest_png(draw: Draw) -> File:
+    """Eight bytes a pixel, as many of them as a decoder may use."""
+    height = int(draw.rng.integers(4_900, 5_001))
+    packed = zlib.compress(bytes((10_000 * 8 + 1) * height), 9)
+    return File(assembled_png(struct.pack(">IIBBBBB", 10_000, height, 16, 6, 0, 0, 0), packed), Reason.BLANK)
+
+
+def _largest_dicom(draw: Draw) -> File:
+    """Two bytes a pixel, as many pixels as are read, deflated to some 200 kB."""
+    pixels = np.zeros((int(draw.rng.integers(9_000, 10_001)), 10_000), np.uint16)
+    return File(dicom_in("1.2.840.10008.1.2.1.99", pixels), Reason.BLANK)
+
+
+def _largest_jpeg(draw: Draw) -> File:
+    """Progressive, in colours: a decoder keeps all its coefficients."""
+    pixels = np.full((7_000, int(draw.rng.integers(6_000, 6_301)), 3), 90, np.uint8)
+    return File(encoded(".jpg", pixels, cv2.IMWRITE_JPEG_PROGRESSIVE, 1), Reason.BLANK)
 
 
 def _deep_png(draw: Draw) -> File:
@@ -67,8 +94,6 @@ def _huge_jpeg(draw: Draw) -> File:
 
 
 def _scans(draw: Draw) -> File:
-    import cv2
-
     data = jpeg(draw, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = data.rindex(b"\xff\xda")
     return File(data[:last] + data[last:-2] * int(draw.rng.integers(150, 400)) + b"\xff\xd9", UNREADABLE)
@@ -225,6 +250,10 @@ def _endless_meta(draw: Draw) -> File:
 
 KINDS = [
     Kind("bomb.png", "some kB that unfold to 100 MB and more", _huge_png),
+    Kind("largest.png", "PNG of as many pixels as are read", _largest_png),
+    Kind("deepest.png", "PNG of as much memory as a decoder may use", _deepest_png),
+    Kind("largest.dcm", "DICOM of as many pixels as are read, two bytes each", _largest_dicom),
+    Kind("largest.jpg", "progressive JPEG of as much memory as a decoder may use", _largest_jpeg),
     Kind("deep_bomb.png", "PNG of eight bytes a pixel, more than a decoder may use", _deep_png),
     Kind("text_bomb.png", "PNG with a text that inflates to 100 MB", _texts(b"zTXt", b"a\0\0")),
     Kind("profile_bomb.png", "PNG with a profile that inflates to 100 MB", _texts(b"iCCP", b"a\0\0")),

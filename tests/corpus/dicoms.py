@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from corpus import SCORED, Draw, File, Kind
-from corpus.rasters import lossless_jpeg, patched_frame
+from corpus.rasters import bordered, lossless_jpeg, patched_frame
 from db.words import Reason
 
 UNREADABLE, TRUNCATED = Reason.UNREADABLE, Reason.TRUNCATED
@@ -59,6 +59,14 @@ def _compressed(syntax: str, tolerance: float = 0, pixels: str = "grey", **field
         stored = getattr(draw, pixels)
         data = enclosed(stream_of(stored, syntax, **fields), syntax, stored, **fields)
         return File(data, SCORED, draw.grey, tolerance)
+
+    return make
+
+
+def _bordered(syntax: str):
+    def make(draw: Draw) -> File:
+        field = bordered(draw)
+        return File(enclosed(stream_of(field, syntax), syntax, field), SCORED, field)
 
     return make
 
@@ -249,6 +257,8 @@ KINDS = [
     Kind("jpeg_ls_twelve.dcm", "DICOM, JPEG-LS of 12 bits", _compressed(JPEG_LS, 1, "twelve", **TWELVE)),
     Kind("jpeg_2000.dcm", "DICOM, JPEG 2000", _compressed(JPEG_2000)),
     Kind("jpeg_2000_twelve.dcm", "DICOM, JPEG 2000 of 12 bits", _compressed(JPEG_2000, 1, "twelve", **TWELVE)),
+    Kind("bordered_2000.dcm", "JPEG 2000 of a wide plain field", _bordered(JPEG_2000)),
+    Kind("bordered_ls.dcm", "JPEG-LS of a wide plain field", _bordered(JPEG_LS)),
     Kind("no_preamble", "DICOM without a preamble", lambda d: File(dicom(d.grey)[132:], SCORED, d.grey)),
     Kind("rgb.dcm", "DICOM in colours", _rgb),
     Kind("palette.dcm", "DICOM with a palette", _palette),

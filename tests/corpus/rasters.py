@@ -218,6 +218,28 @@ def _lossy_webp(draw: Draw) -> File:
     return File(encoded(".webp", draw.grey, cv2.IMWRITE_WEBP_QUALITY, 95), SCORED, draw.grey, 4)
 
 
+def bordered(draw: Draw) -> np.ndarray:
+    """The picture in the corner of a wide plain field, black, grey or white, which compresses to next to nothing."""
+    field = np.full((1500, 2000), int(draw.rng.choice([0, 40, 255])), np.uint8)
+    field[-700:, -900:] = cv2.resize(draw.grey, (900, 700))
+    return field
+
+
+def _bordered(suffix: str, *options: int, tolerance: float = 1):
+    def make(draw: Draw) -> File:
+        field = bordered(draw)
+        return File(encoded(suffix, field, *options), SCORED, field, tolerance)
+
+    return make
+
+
+def _bordered_in_haste(draw: Draw) -> File:
+    """By a hasty encoder: hundreds of zero bytes on end, which are no damage."""
+    field = bordered(draw)
+    image = Pillow.fromarray(field).convert("RGB")
+    return File(pillow(image, "WEBP", lossless=True, method=0, quality=0), SCORED, field)
+
+
 def _small(draw: Draw) -> File:
     return File(encoded(".png", draw.grey[:50, :60]), Reason.TOO_SMALL)
 
@@ -282,6 +304,7 @@ def _alpha_channel(pixels: str, colours: str):
     return lambda draw: File(pillow(Pillow.fromarray(getattr(draw, pixels)).convert(colours), "PNG"), SCORED, draw.grey)
 
 
+PROGRESSIVE = cv2.IMWRITE_JPEG_PROGRESSIVE
 RST = cv2.IMWRITE_JPEG_RST_INTERVAL
 
 KINDS = [
@@ -377,6 +400,14 @@ KINDS = [
     Kind("alpha.webp", "WebP, transparent in parts", _webp_alpha),
     Kind("turned.webp", "WebP whose EXIF asks to be turned", _turned("WEBP")),
     Kind("animated.webp", "WebP of two frames", _animated("WEBP")),
+    Kind("bordered.jpg", "JPEG of a wide plain field", _bordered(".jpg", cv2.IMWRITE_JPEG_OPTIMIZE, 1)),
+    Kind(
+        "bordered.progressive.jpg",
+        "progressive JPEG of a wide plain field",
+        _bordered(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    ),
+    Kind("bordered.webp", "WebP of a wide plain field", _bordered(".webp", cv2.IMWRITE_WEBP_QUALITY, 80, tolerance=3)),
+    Kind("bordered_in_haste.webp", "WebP of a wide plain field, lossless", _bordered_in_haste),
     Kind("small.png", "fewer pixels than are needed", _small),
     Kind(
         "blank.png",

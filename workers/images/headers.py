@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images.fields import LOST, damaged, truncated, unpack
+from workers.images.fields import damaged, truncated, unpack
 from workers.images.jpeg import APP1, check_scans, segments
 from workers.images.picture import Frame
 from workers.images.tiff import ORIENTATION, first, tiff_pages
@@ -126,8 +126,6 @@ def measure_webp(data: bytes) -> Frame:
             raise UnreadableImage(Reason.MULTI_FRAME, "an animated WebP")
         if kind == b"EXIF":
             orientation = exif_orientation(data[at + 8 : at + 8 + size].removeprefix(b"Exif\0\0"))
-        if kind in (b"VP8 ", b"VP8L") and data.find(LOST, at, at + size) >= 0:
-            raise damaged("a block of its picture is lost")
         frame = frame or _webp_frame(kind, data, at + 8)
         at += 8 + size + size % 2
     if frame is None:

@@ -13,7 +13,7 @@ from db.words import Reason
 
 N = TypeVar("N", bound=np.generic)
 Grey8 = NDArray[np.uint8]  # H x W, 0-255, bone white
-MOST_PIXEL_BYTES = 5  # of a decoded pixel of the largest picture allowed: four of 8 bits fit, two of 16 do
+MOST_PIXEL_BYTES = 4  # of a decoded pixel of the largest picture allowed; codecs hold it twice: below 1 GiB in all
 Samples = NDArray[np.unsignedinteger]  # H x W; uint8 0-255 or uint16 0-65535
 
 
