@@ -26,6 +26,12 @@ audit: $(STAMP)  ## every locked dependency against the known vulnerabilities; f
 drill: $(STAMP)  ## ten seeded nights of faults over the real parts, each audited
 	$(BIN)/nightread drill --seeds 1-10 --jobs 2
 
+SECONDS ?= 300
+fuzz: $(STAMP)  ## mutated bytes through our header parsers (atheris) and through the decoder processes
+	cd tests && ../$(BIN)/python -m fuzz headers --seconds $(SECONDS)
+	cd tests && ../$(BIN)/python -m fuzz dicom --seconds $(SECONDS)
+	cd tests && ../$(BIN)/python -m fuzz decoders --seconds $(SECONDS)
+
 bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake, the list meanwhile
 	$(BIN)/python tests/bench/night.py
 	$(BIN)/python tests/bench/intake.py
