@@ -10,7 +10,7 @@ from reading_room import PASSWORD, Found, ReadingRoom, samples
 
 from db.errors import DatabaseUnreachable, NightreadError, Refused
 from db.settings import Settings
-from db.store import heartbeats, people, reading, scoring
+from db.store import heartbeats, people, reading
 from db.words import Cause, Reason, Role
 from producer.cli import group
 from webui import display, passwords, serve, worklist
