@@ -12,6 +12,7 @@ import pytest
 from corpus import HIDDEN, SCORED, Draw, bombs, kinds
 from corpus.folders import CASES
 from corpus.running import Runner, decoders_of, drawn, peak_mb, pool
+from fuzz.__main__ import through_decoders
 
 from db.errors import UnreadableImage
 from db.store import models, reading
@@ -62,6 +63,12 @@ def test_each_kind_of_file_gets_its_code_in_bounds_and_no_decoder_dies(decoders,
     assert 0 < runner.run.peak_mb < MIB_OF_A_DECODER
     # On a machine of two busy cores: the bound on the processor's time is the decoders' own.
     assert max(account.slowest for account in runner.run.kinds.values()) < 10 * SECONDS_OF_A_FILE
+
+
+@pytest.mark.timeout(300)
+def test_a_few_seconds_of_mutated_files_break_no_contract(tmp_path):
+    assert through_decoders("decoders", 5, 7, tmp_path, tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}  # no decoder died, none was slow
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()) % 2**31)
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "nightread-fuzz")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # clear away when told to stop
     if asked.target != "decoders" and importlib.util.find_spec("atheris") is None:
         print(f"skipped: atheris has no wheel for Python {platform.python_version()} on {platform.machine()}")
         return 0
@@ -115,11 +117,12 @@ def mutated(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
 
 def through_decoders(target: str, seconds: int, seed: int, folder: Path, keep: Path) -> int:
     """Mutated files through a real decoder. Its death costs a file: counted, and the file kept."""
-    rng, until = np.random.default_rng(seed), time.monotonic() + seconds
+    rng = np.random.default_rng(seed)
     sound = [data for data in _picture_files() if len(data) <= 4 * MOST_SEED_BYTES]
     runs = scored = deaths = broken = slow = 0
     peak, process, source = 0.0, 0, Source(str(folder), "file")
     others = decoders_of(os.getpid())
+    until = time.monotonic() + seconds
     with pool() as decoders:
         while time.monotonic() < until:
             data = mutated(*(sound[int(n)] for n in rng.integers(len(sound), size=2)), rng)
@@ -150,7 +153,7 @@ def through_decoders(target: str, seconds: int, seed: int, folder: Path, keep: P
         f"decoders: {runs:,} mutated files in {seconds} s (seed {seed}), {scored:,} scored, {deaths} cost a decoder, "
         f"{slow} took longer than {4 * SECONDS} s, peak memory {peak:.0f} MiB, {broken} broke the contract"
     )
-    return int(bool(broken or slow or peak > MEMORY_MB))
+    return int(bool(not runs or broken or slow or peak > MEMORY_MB))
 
 
 def _picture_files() -> list[bytes]:
