@@ -8,17 +8,21 @@ import json
 import logging
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import replace
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 
 import builders
 import numpy as np
 from sqlalchemy import text
 
+from db.settings import settings
 from db.store import scoring
 from db.store.audit import audit_key
-from db.store.connection import connect
+from db.store.connection import connect, database
 from deploy.drill import auditor, stub
 from deploy.drill.runs import Expected, ExpectedOutcome, Run
 from deploy.drill.scans import expected_score
@@ -30,7 +34,10 @@ from workers.preprocessing import prepare
 PATIENCE = 120  # seconds; the machine may be busy
 CANARY = "Zz-planted-PATIENT-name"  # in every file's name
 CHUNK, ENGINE = 4, 2  # scans a chunk, images in one call of the engine
-CHILDREN = ["staged_child", "staged_nights"]  # what children run; they plant an engine: this process never imports them
+PLACES = (Path(__file__).parent, Path(__file__).parents[1])
+# What children run, imported once before they are forked. They plant an engine, so this process never imports the first
+# two; the last is its main module.
+CHILDREN = ["staged_child", "staged_nights", "pytest"]
 
 
 def pictures(count):
@@ -85,14 +92,14 @@ class Stage:
 
     def start(self, do, **order):
         """A child that does `do` (a function of staged_child, or module.function); its process."""
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(CHILDREN)
+        context = forking()
         said = {**self.config.model_dump(mode="json"), "queue_url": self.config.queue}
         order |= {
             "do": do if "." in do else f"{CHILDREN[0]}.{do}",
             "settings": said,
             "folder": str(self.folder),
             "marks": str(self.marks),
+            "tester": os.getpid(),
         }
         child = context.Process(target=run_child, args=(json.dumps(order), str(self.logs / "child.log")))
         child.start()
@@ -161,16 +168,42 @@ class Stage:
         self.db.engine.dispose()
 
 
+@cache
+def forking():
+    """Where children are forked from. Python 3.11 lets a fork server import beforehand only what PYTHONPATH finds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(CHILDREN)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, PLACES), *filter(None, [before])])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    return context
+
+
+def end_with(tester):
+    """A child that hangs on purpose must not outlive its test, however that ends."""
+    while Path(f"/proc/{tester}").exists():
+        time.sleep(1)
+    os._exit(1)
+
+
 def run_child(order, log):
     """What a child does, in its own process."""
     import importlib
 
     told = json.loads(order)
+    threading.Thread(target=end_with, args=(told["tester"],), daemon=True).start()
     logging.basicConfig(filename=log, level=logging.INFO)
     for name in [name for name in os.environ if name.startswith("NIGHTREAD_")]:
         del os.environ[name]
     for name, value in told["settings"].items():
         if value not in (None, "", []):
             os.environ[f"NIGHTREAD_{name.upper()}"] = str(value)
+    settings.cache_clear()  # what was imported before the fork has read other ones
+    database.cache_clear()
     module, _, name = told["do"].rpartition(".")
     getattr(importlib.import_module(module), name)(told)
