@@ -112,13 +112,14 @@ def test_a_broken_protocol_is_told_with_the_way_to_replay_it():
 
 
 @pytest.mark.timeout(PATIENCE + 20)
-def test_a_drill_that_is_killed_leaves_no_process_and_no_folder(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_drill_that_is_killed_or_interrupted_leaves_no_process_and_no_folder(how, tmp_path):
     words = [sys.executable, "-m", "producer", "drill", "--seed", "5", "--scans", "100", "--database", "sqlite"]
     process = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True)
     until(lambda: running_below(tmp_path, "deploy.drill.part"), PATIENCE / 2)
 
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(how)
+    process.wait(PATIENCE / 2)
 
     until(lambda: not running_below(tmp_path), PATIENCE / 2)
     until(lambda: not list(tmp_path.glob("nr-drill-*")))
