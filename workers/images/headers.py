@@ -12,7 +12,7 @@ from typing import NamedTuple
 from db.errors import UnreadableImage
 from db.words import Reason
 from workers.images.fields import damaged, truncated, unpack
-from workers.images.jpeg import APP1, check_scans, segments
+from workers.images.jpeg import APP1, SCAN, check_scans, segments
 from workers.images.picture import Frame
 from workers.images.tiff import ORIENTATION, first, tiff_pages
 
@@ -77,6 +77,8 @@ def measure_jpeg(data: bytes) -> Frame:
     orientation = 1
     found = check_scans(data)
     for marker, at, length in segments(data):
+        if marker == SCAN:
+            break
         if marker == APP1 and data.startswith(b"Exif\0\0", at):
             orientation = exif_orientation(data[at + 6 : at + length])
     return Frame(found.height, found.width, orientation, depth=found.depth)

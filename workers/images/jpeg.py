@@ -12,7 +12,7 @@ from workers.images.fields import LOST, damaged, truncated, unpack
 
 END, SCAN, APP1, APP14 = 0xD9, 0xDA, 0xE1, 0xEE
 LOSSLESS, JPEG_LS, _TABLES = 0xC3, 0xF7, 0xC4
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_NEXT_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)  # any number of \xff may come before it
 _TEM = 0x01  # the only marker besides restarts (which the pattern passes over) that has no length
 _FRAMES = {*range(0xC0, 0xD0), JPEG_LS} - {0xC4, 0xC8, 0xCC}  # tables and an extension lie among them
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
@@ -112,6 +112,10 @@ def _refuse_lost_block(data: bytes, part: Segment, frame: JpegFrame, tables: dic
     """A long run of zeros in a scan decodes to something, mostly without a complaint. It is damage unless zeros mean
     "nothing more in this block", as in the black border of a picture with tables of its own; in scans of DC alone
     they may, too."""
+    start = part.at + part.length
+    lost = data.find(LOST, start)
+    if lost < 0:
+        return
     (count,) = unpack("B", data, part.at)
     first = data[part.at + 1 + 2 * count]
     if frame.marker in _PROGRESSIVE and first == 0:
@@ -119,9 +123,8 @@ def _refuse_lost_block(data: bytes, part: Segment, frame: JpegFrame, tables: dic
     selectors = data[part.at + 2 : part.at + 2 + 2 * count : 2]
     if any(tables.get(16 + (selector & 15), 1) == 0 for selector in selectors) and frame.marker != LOSSLESS:
         return
-    start = part.at + part.length
     following = _NEXT_MARKER.search(data, start)
-    if data.find(LOST, start, following.start() if following else len(data)) >= 0:
+    if following is None or lost < following.start():
         raise damaged("a block of its scan is lost")
 
 
