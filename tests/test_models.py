@@ -603,7 +603,7 @@ def test_scores_that_come_in_while_a_threshold_is_set_get_the_new_one(db):
         setting.start()
         setting.join(0.3)
         assert setting.is_alive()
-        result = scoring._outcome(scored(held.scans[0]), model.id, before, 0)
+        result = scoring.outcome_of(scored(held.scans[0]), model.id, before, 0)
         session.add(result)
     setting.join(30)
 
