@@ -66,18 +66,20 @@ class Draw:
 
 @dataclass(frozen=True)
 class Kind:
-    """A class of files: its name (with the suffix that the files bear), what it is, how one is made."""
+    """A class of files: its name (with the suffix that the files bear), what it is, how one is made; a kind whose
+    files take seconds each has its turn only `one_in` rounds of a long run."""
 
     name: str
     about: str
     make: Callable[[Draw], File]
+    one_in: int = 1
 
 
 def kinds() -> dict[str, Kind]:
     """Every class by name."""
-    from corpus import bombs, damage, dicoms, others, rasters
+    from corpus import bombs, damage, dicoms, others, rasters, tiff_kinds
 
-    every = [*rasters.KINDS, *dicoms.KINDS, *others.KINDS, *bombs.KINDS, *damage.KINDS]
+    every = [*rasters.KINDS, *tiff_kinds.KINDS, *dicoms.KINDS, *others.KINDS, *bombs.KINDS, *damage.KINDS]
     found = {kind.name: kind for kind in every}
     assert len(found) == len(every), "two classes of one name"
     return found

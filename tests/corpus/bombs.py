@@ -250,10 +250,10 @@ def _endless_meta(draw: Draw) -> File:
 
 KINDS = [
     Kind("bomb.png", "some kB that unfold to 100 MB and more", _huge_png),
-    Kind("largest.png", "PNG of as many pixels as are read", _largest_png),
-    Kind("deepest.png", "PNG of as much memory as a decoder may use", _deepest_png),
-    Kind("largest.dcm", "DICOM of as many pixels as are read, two bytes each", _largest_dicom),
-    Kind("largest.jpg", "progressive JPEG of as much memory as a decoder may use", _largest_jpeg),
+    Kind("largest.png", "PNG of as many pixels as are read", _largest_png, one_in=10),
+    Kind("deepest.png", "PNG of as much memory as a decoder may use", _deepest_png, one_in=10),
+    Kind("largest.dcm", "DICOM of as many pixels as are read, two bytes each", _largest_dicom, one_in=10),
+    Kind("largest.jpg", "progressive JPEG of as much memory as a decoder may use", _largest_jpeg, one_in=10),
     Kind("deep_bomb.png", "PNG of eight bytes a pixel, more than a decoder may use", _deep_png),
     Kind("text_bomb.png", "PNG with a text that inflates to 100 MB", _texts(b"zTXt", b"a\0\0")),
     Kind("profile_bomb.png", "PNG with a profile that inflates to 100 MB", _texts(b"iCCP", b"a\0\0")),

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from PIL import ImageCms
 
 from corpus import SCORED, Draw, File, Kind
-from corpus.tiffs import assembled, tiff
+from corpus.tiffs import tiff
 from db.words import Reason
 
 UNREADABLE = Reason.UNREADABLE
@@ -39,7 +39,7 @@ def few_bits(grey: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     return np.packbits(spread.reshape(len(grey), -1), axis=1), (levels * (255 // (2**bits - 1))).astype(np.uint8)
 
 
-def _few(bits: int, write: str):
+def few(bits: int, write: str):
     def make(draw: Draw) -> File:
         rows, levels = few_bits(draw.grey, bits)
         if write == "png":
@@ -48,11 +48,6 @@ def _few(bits: int, write: str):
         return File(tiff(rows, fields=fields), SCORED, levels)
 
     return make
-
-
-def _four_bit_tiff(draw: Draw) -> File:
-    rows, levels = few_bits(draw.grey, 4)
-    return File(tiff(rows, fields={258: (3, [4]), 256: (4, [levels.shape[1]])}), UNREADABLE)
 
 
 def _interlaced(draw: Draw) -> File:
@@ -83,7 +78,7 @@ def _marker(draw: Draw) -> File:
     return File(encoded(".png", twelve), SCORED, levels, 1)
 
 
-def _turned(kind: str):
+def turned(kind: str):
     def make(draw: Draw) -> File:
         exif, turns = Pillow.Exif(), {6: -1, 3: 2, 8: 1}
         exif[274] = orientation = int(draw.rng.choice(list(turns)))
@@ -168,52 +163,6 @@ def lossless_jpeg(grey: np.ndarray) -> bytes:
     return b"\xff\xd8" + table + frame + b"\xff\xda\x00\x08\x01\x01\x00\x01\x00\x00" + coded + b"\xff\xd9"
 
 
-def _tiff(pixels: str = "grey", reason: Reason | None = SCORED, tolerance: float = 0, **options):
-    return lambda draw: File(tiff(getattr(draw, pixels), **options), reason, None if reason else draw.grey, tolerance)
-
-
-def _white(pixels: str, highest: int):
-    def make(draw: Draw) -> File:
-        wide = getattr(draw, pixels)
-        return File(tiff((highest - wide).astype(wide.dtype), fields={262: (3, [0])}), SCORED, draw.grey)
-
-    return make
-
-
-def _squeezed(compression: str, pixels: str = "grey", tolerance: float = 0):
-    def make(draw: Draw) -> File:
-        image = Pillow.fromarray(getattr(draw, pixels))
-        options = {"quality": 95} if compression == "jpeg" else {}
-        return File(pillow(image, "TIFF", compression=compression, **options), SCORED, draw.grey, tolerance)
-
-    return make
-
-
-def _fax(draw: Draw) -> File:
-    return File(pillow(Pillow.fromarray(draw.grey).convert("1"), "TIFF", compression="group4"), UNREADABLE)
-
-
-def _paletted_tiff(draw: Draw) -> File:
-    colours = [257 * (255 - level) for level in range(256)] * 3
-    return File(tiff(draw.grey, fields={262: (3, [3]), 320: (3, colours)}), SCORED, 255 - draw.grey)
-
-
-def _predicted(draw: Draw) -> File:
-    steps = draw.grey.copy()
-    steps[:, 1:] -= draw.grey[:, :-1]
-    return File(tiff(steps, deflate=True, fields={317: (3, [2])}), SCORED, draw.grey)
-
-
-def _two_pages(draw: Draw) -> File:
-    done, data = cv2.imencodemulti(".tif", [draw.grey] * int(draw.rng.integers(2, 5)))
-    assert done
-    return File(data.tobytes(), Reason.MULTI_FRAME)
-
-
-def _tiff_of_five(draw: Draw) -> File:
-    return File(tiff(np.dstack([draw.grey] * 5)), UNREADABLE)
-
-
 def _lossy_webp(draw: Draw) -> File:
     return File(encoded(".webp", draw.grey, cv2.IMWRITE_WEBP_QUALITY, 95), SCORED, draw.grey, 4)
 
@@ -242,11 +191,6 @@ def _bordered_in_haste(draw: Draw) -> File:
 
 def _small(draw: Draw) -> File:
     return File(encoded(".png", draw.grey[:50, :60]), Reason.TOO_SMALL)
-
-
-def _cmyk_tiff(draw: Draw) -> File:
-    ink = np.dstack([np.zeros_like(draw.grey)] * 3 + [255 - draw.grey])
-    return File(tiff(ink), SCORED, draw.grey, 1)
 
 
 def rle_bmp(grey: np.ndarray) -> bytes:
@@ -290,16 +234,6 @@ def _animated(kind: str):
     return make
 
 
-def _no_strip(draw: Draw) -> File:
-    sizes = {279: (4, [0] * -(-len(draw.grey) // 40))}
-    return File(tiff(draw.grey, fields=sizes), UNREADABLE)
-
-
-def _too_few_strips(draw: Draw) -> File:
-    described = {256: (4, [draw.grey.shape[1]]), 257: (4, [len(draw.grey)]), 258: (3, [8]), 278: (4, [10])}
-    return File(assembled([draw.grey[:10].tobytes()], described | {262: (3, [1]), 277: (3, [1])}), UNREADABLE)
-
-
 def _alpha_channel(pixels: str, colours: str):
     return lambda draw: File(pillow(Pillow.fromarray(getattr(draw, pixels)).convert(colours), "PNG"), SCORED, draw.grey)
 
@@ -318,12 +252,12 @@ KINDS = [
     Kind("grey_alpha.png", "PNG, grey and alpha", _alpha_channel("grey", "LA")),
     Kind("transparent.png", "PNG, transparent in parts: black there", _transparent),
     Kind("palette.png", "PNG with a palette that turns black and white over", _palette),
-    Kind("one_bit.png", "PNG of 1 bit", _few(1, "png")),
-    Kind("two_bit.png", "PNG of 2 bits", _few(2, "png")),
-    Kind("four_bit.png", "PNG of 4 bits", _few(4, "png")),
+    Kind("one_bit.png", "PNG of 1 bit", few(1, "png")),
+    Kind("two_bit.png", "PNG of 2 bits", few(2, "png")),
+    Kind("four_bit.png", "PNG of 4 bits", few(4, "png")),
     Kind("interlaced.png", "PNG, Adam7 interlaced", _interlaced),
     Kind("profile.png", "PNG with an ICC profile", _profile),
-    Kind("turned.png", "PNG whose EXIF asks to be turned", _turned("PNG")),
+    Kind("turned.png", "PNG whose EXIF asks to be turned", turned("PNG")),
     Kind("animated.png", "PNG of two frames", _animated("PNG")),
     Kind("grey.jpg", "JPEG, grey", _jpeg()),
     Kind("colour.jpg", "JPEG in colours", _jpeg(pixels="rgb")),
@@ -331,8 +265,9 @@ KINDS = [
     Kind("restarts.jpg", "JPEG with restart markers", _jpeg(RST, 3)),
     Kind("optimised.jpg", "JPEG with tables of its own", _jpeg(cv2.IMWRITE_JPEG_OPTIMIZE, 1)),
     Kind("garbage_after.jpg", "JPEG with garbage after its end", _jpeg(after=b"\0garbage\xff\xd8" * 50)),
+    Kind("zeros_after.jpg", "JPEG with zeros after its end", _jpeg(after=bytes(3000))),
     Kind("jpeg_named.png", "JPEG under a PNG's name", _jpeg()),
-    Kind("turned.jpg", "JPEG whose EXIF asks to be turned", _turned("JPEG")),
+    Kind("turned.jpg", "JPEG whose EXIF asks to be turned", turned("JPEG")),
     Kind("adobe_cmyk.jpg", "JPEG of four inks, inverted as Adobe has it", lambda d: _inks(d, adobe=True)),
     Kind("plain_cmyk.jpg", "JPEG of four inks without Adobe's mark", lambda d: _inks(d, adobe=False)),
     Kind("ycck.jpg", "JPEG of four inks, the colours as YCbCr", _ycck),
@@ -351,38 +286,6 @@ KINDS = [
         "JPEG of two frame headers",
         lambda d: File(jpeg(d)[:2] + jpeg(d)[jpeg(d).index(b"\xff\xc0") :][:13] + jpeg(d)[2:], UNREADABLE),
     ),
-    Kind("grey.tif", "TIFF, 8 bits in strips", _tiff()),
-    Kind("sixteen_big_endian.tif", "TIFF, 16 bits, big endian", _tiff("wide", end=">")),
-    Kind("twelve.tif", "12 bits in a 16-bit TIFF", _tiff("twelve", tolerance=1)),
-    Kind("big.tif", "BigTIFF", _tiff(big=True)),
-    Kind("big_endian_big.tif", "BigTIFF, 16 bits, big endian", _tiff("wide", big=True, end=">")),
-    Kind("tiles.tif", "TIFF in tiles", _tiff(tile=64)),
-    Kind("planes.tif", "TIFF, one colour after the other", _tiff("rgb", planar=True)),
-    Kind("deflated.tif", "TIFF, deflated", _tiff(deflate=True)),
-    Kind("predicted.tif", "TIFF, deflated after horizontal differencing", _predicted),
-    Kind("lzw.tif", "TIFF, LZW", _squeezed("tiff_lzw")),
-    Kind("lzw_sixteen.tif", "TIFF, LZW of 16 bits", _squeezed("tiff_lzw", "wide")),
-    Kind("packbits.tif", "TIFF, PackBits", _squeezed("packbits")),
-    Kind("jpeg.tif", "TIFF of JPEG strips", _squeezed("jpeg", tolerance=2)),
-    Kind("white_is_zero.tif", "TIFF that counts from white", _white("grey", 255)),
-    Kind("white_is_zero_sixteen.tif", "TIFF of 16 bits that counts from white", _white("wide", 65535)),
-    Kind("palette.tif", "TIFF with a palette that turns black and white over", _paletted_tiff),
-    Kind("one_bit.tif", "TIFF of 1 bit", _few(1, "tiff")),
-    Kind("four_bit.tif", "TIFF of 4 bits, which OpenCV does not read", _four_bit_tiff),
-    Kind("cmyk.tif", "TIFF of four inks", _cmyk_tiff),
-    Kind("turned.tif", "TIFF that asks to be turned", _turned("TIFF")),
-    Kind("pages.tif", "TIFF of several pages", _two_pages),
-    Kind("fax.tif", "TIFF, fax compression", _fax),
-    Kind("float.tif", "TIFF of real numbers", lambda d: File(encoded(".tif", d.grey.astype(np.float32)), UNREADABLE)),
-    Kind("signed.tif", "TIFF of signed samples", _tiff("wide", UNREADABLE, fields={339: (3, [2])})),
-    Kind(
-        "planes_sixteen.tif",
-        "TIFF, planes of 16 bits: OpenCV mixes them up",
-        lambda d: File(tiff(np.dstack([d.wide] * 3), planar=True), UNREADABLE),
-    ),
-    Kind("five_channels.tif", "TIFF of five samples a pixel", _tiff_of_five),
-    Kind("no_strips.tif", "TIFF whose strips have no bytes", _no_strip),
-    Kind("too_few_strips.tif", "TIFF of fewer strips than its size needs", _too_few_strips),
     Kind("grey.bmp", "BMP, grey", lambda d: File(encoded(".bmp", d.grey), SCORED, d.grey)),
     Kind("runs.bmp", "BMP, run-length coded, whose damage nothing shows", lambda d: File(rle_bmp(d.grey), UNREADABLE)),
     Kind("upside_down.bmp", "BMP, rows from top to bottom", _upside_down),
@@ -398,7 +301,7 @@ KINDS = [
         lambda d: File(pillow(Pillow.fromarray(d.rgb), "WEBP", lossless=True), SCORED, d.grey),
     ),
     Kind("alpha.webp", "WebP, transparent in parts", _webp_alpha),
-    Kind("turned.webp", "WebP whose EXIF asks to be turned", _turned("WEBP")),
+    Kind("turned.webp", "WebP whose EXIF asks to be turned", turned("WEBP")),
     Kind("animated.webp", "WebP of two frames", _animated("WEBP")),
     Kind("bordered.jpg", "JPEG of a wide plain field", _bordered(".jpg", cv2.IMWRITE_JPEG_OPTIMIZE, 1)),
     Kind(

@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from corpus import File, Kind
+from corpus import Draw, File, Kind
 from db.errors import UnreadableImage
 from db.settings import Settings
 from db.store.intake import FoundFile
@@ -162,11 +163,9 @@ def shown(copy: bytes) -> np.ndarray:
 
 def drawn(kinds: list[Kind], files: int, first_seed: int) -> Iterator[list[tuple[Kind, int, File]]]:
     """About that many files, the kinds in turn, a hundred at a time."""
-    from corpus import Draw
-
     some: list[tuple[Kind, int, File]] = []
-    for number in range(files):
-        kind, seed = kinds[number % len(kinds)], first_seed + number
+    turns = (kind for turn in count() for kind in kinds if turn % kind.one_in == 0)
+    for seed, kind in zip(range(first_seed, first_seed + files), turns, strict=False):
         some.append((kind, seed, kind.make(Draw(seed))))
         if len(some) == 100:
             yield some
