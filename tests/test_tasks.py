@@ -22,7 +22,7 @@ from workers import gate, tasks, trained_models
 from workers.decoding import DecoderPool
 from workers.golden import check, picture
 from workers.preprocessing import DEFAULT_BORDER, VERSION
-from workers.shift import Loaded, Shift, limits, stopping_note
+from workers.shift import LOAD_FOR, Loaded, Shift, limits, stopping_note
 
 SIZE, DEPTH = 64, 4
 SOUND = golden.Golden(0.4, 0.0)
@@ -336,6 +336,25 @@ def test_after_a_worker_was_lost_a_scan_is_named_before_it_is_decoded_and_until_
         ("keep", 2),
         ("complete_chunk", scoring.NOBODY),
     ]
+
+
+def test_a_long_chunk_that_a_worker_was_lost_with_is_scored_by_a_model_loaded_for_single_images(night, monkeypatch):
+    from workers import scoring as engine
+
+    monkeypatch.setattr(engine.Scorer, "load", lambda *args, **more: stub_scorer(night, more["batch_size"]))
+    for number in range(LOAD_FOR + 1):
+        night.scan(f"{number}.png", seed=number)
+    night.submit()
+    lose_to_a_crash(night)
+    batches = []
+    night.device = lambda batch: (
+        batches.append((len(batch), is_golden(batch).all())) or batch.mean(axis=(1, 2, 3)) / 255
+    )
+
+    night.work()
+
+    assert batches == [(1, True)] + [(1, False)] * (LOAD_FOR + 1)
+    assert set(night.outcomes().values()) == {Kind.SCORED}
 
 
 def test_a_worker_that_scores_the_golden_image_wrongly_names_no_scan_and_leaves_the_chunk_to_others(night):

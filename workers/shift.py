@@ -31,6 +31,7 @@ BEAT_SECONDS = 5.0
 AVOID_SECONDS = 30.0  # how long a batch is left alone whose root did not answer
 REFUSE_SECONDS = 60.0  # how long a trained model is that this worker cannot run: folders come back, and so do devices
 WAITING = "waiting"
+LOAD_FOR = 8  # images scored one by one, beyond which it pays to load the model for single ones
 MODELS_KEPT = 2  # the active one, and the one that an older batch finishes with
 
 
@@ -57,6 +58,7 @@ class Shift:
     scans: int = 0
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     _loaded: dict[int, Loaded] = field(default_factory=dict)
+    _single: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)  # batches, until when
     _refused: dict[int, float] = field(default_factory=dict)  # trained models that this worker cannot run, until when
     _held: dict[str, scoring.Claim] = field(default_factory=dict)
@@ -79,20 +81,31 @@ class Shift:
         return self._loaded[model_id]
 
     def _load(self, model_id: int) -> Loaded:
+        view = models.get(self.db, model_id)
+        self.doing = f"loading {view.label}"
+        loaded = self._ready(view, self.batch_size)
+        while len(self._loaded) >= MODELS_KEPT:
+            del self._loaded[next(iter(self._loaded))]
+        self._loaded[model_id] = loaded
+        return loaded
+
+    def _ready(self, view: models.ModelView, batch_size: int) -> Loaded:
         # Only here, in the child: the parent imports this module and must not load TensorFlow.
         from workers.scoring import Scorer
 
-        view = models.get(self.db, model_id)
-        self.doing = f"loading {view.label}"
-        scorer = Scorer.load(
-            Path(view.folder), batch_size=self.batch_size, threads=threads(self.config), device=self.device
-        )
+        scorer = Scorer.load(Path(view.folder), batch_size=batch_size, threads=threads(self.config), device=self.device)
         if scorer.model.weights.sha256 != view.weights_sha256:
             raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
-        while len(self._loaded) >= MODELS_KEPT:
-            del self._loaded[next(iter(self._loaded))]
-        self._loaded[model_id] = Loaded(view, scorer, self.batch_size)
-        return self._loaded[model_id]
+        return Loaded(view, scorer, batch_size)
+
+    def for_single_images(self, loaded: Loaded, *, count: int) -> Loaded:
+        """The same trained model with a batch of one: a larger one costs the same however few images are in it. For
+        few images it is not worth loading."""
+        if count <= LOAD_FOR:
+            return loaded
+        if loaded.view.id not in self._single:
+            self._single = {loaded.view.id: self._ready(loaded.view, 1)}
+        return replace(self._single[loaded.view.id], view=loaded.view)
 
     def at_todays_threshold(self, loaded: Loaded) -> Loaded:
         """The model as it was loaded, with the threshold that rules now: it decides whose pictures are kept."""
@@ -110,6 +123,7 @@ class Shift:
                     loaded = self.smaller(loaded)
         except (DeviceUnsound, MemoryError) as error:
             self._loaded.pop(loaded.view.id, None)
+            self._single.pop(loaded.view.id, None)
             self.batch_size = self.config.engine_batch
             raise DeviceUnsound(str(error)) from error
 

@@ -189,6 +189,7 @@ def score_warily(hand: Shift, loaded: Loaded, claim: Claim, keepers: ThreadPoolE
     """Score a chunk that a worker was lost with, one scan at a time from its file to its pictures, each named by a
     breadcrumb first; None where the claim was lost. Who names a scan, and is lost with it, blames it: so the golden
     image comes before the first name. Raises DeviceUnsound."""
+    loaded = hand.for_single_images(loaded, count=len(claim.scans))
     hand.prove(loaded)
     results: list[Result] = []
     for scan in claim.scans:
