@@ -263,7 +263,7 @@ def test_a_score_that_is_wrong_by_more_than_rounding_is_found(night):
 
 
 RINGS = {
-    "more rings than are idle": lambda n: n.redis.rpush(QUEUE, *[n.redis.lindex(QUEUE, 0)] * 33),
+    "more rings than are idle": lambda n: n.redis.rpush(QUEUE, *[n.redis.lindex(QUEUE, 0)] * 41),
     "a forged ring with arguments": lambda n: n.redis.rpush(QUEUE, _forged(n, [["../../etc"], {}, {}])),
     "a ring for another task": lambda n: n.redis.rpush(
         QUEUE, n.redis.lindex(QUEUE, 0).replace(b"nightread.score", b"nightread.shred")

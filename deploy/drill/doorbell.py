@@ -12,6 +12,7 @@ import redis
 QUEUE = "nightread.2.score"
 TASK = "nightread.score"
 MOST_RINGS = 32  # that may lie in the queue, whatever waits
+MOST_RETURNED = 8  # on top of them: a worker that is told to stop gives back the ring in its hand
 MOST_UNACKED = 256  # a ring whose worker was killed stays here until the visibility timeout
 EMPTY_BODY = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 
@@ -52,7 +53,7 @@ def _flaws(client: Any) -> Iterator[str]:
         strange = sum(not _is_ring(value, is_unacked=name == "unacked") for value in values)
         if strange:
             yield f"{strange} messages in {name} are not rings"
-    for name, most in ((QUEUE, MOST_RINGS), ("unacked", MOST_UNACKED)):
+    for name, most in ((QUEUE, MOST_RINGS + MOST_RETURNED), ("unacked", MOST_UNACKED)):
         if rings.get(name, 0) > most:
             yield f"{rings[name]} rings in {name}; at most {most} may lie there"
 
