@@ -36,6 +36,7 @@ bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, t
 	$(BIN)/python tests/bench/night.py
 	$(BIN)/python tests/bench/intake.py
 	$(BIN)/python tests/bench/web.py
+	$(BIN)/python tests/bench/crowd.py
 
 setup: $(STAMP)  ## only the environment
 
