@@ -115,7 +115,13 @@ def test_a_broken_protocol_is_told_with_the_way_to_replay_it():
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_drill_that_is_killed_or_interrupted_leaves_no_process_and_no_folder(how, tmp_path):
     words = [sys.executable, "-m", "producer", "drill", "--seed", "5", "--scans", "100", "--database", "sqlite"]
-    process = subprocess.Popen(words, env={**os.environ, "TMPDIR": str(tmp_path)}, start_new_session=True)
+    process = subprocess.Popen(
+        words,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+        # A suite that runs in the background has SIGINT ignored, and what it starts inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     until(lambda: running_below(tmp_path, "deploy.drill.part"), PATIENCE / 2)
 
     process.send_signal(how)
