@@ -21,7 +21,6 @@ from db.store.registered import Registered
 from db.words import Reason
 
 READERS = 4  # threads: hashing needs no interpreter lock, and network storage is mostly waited for
-BLOCK = 1 << 20  # bytes
 PAGE = 1000  # names in one question
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -140,7 +139,5 @@ def _opened(file: Registered, descriptor: int) -> What | None:
 
 
 def _sha256(descriptor: int) -> str:
-    digest = hashlib.sha256()
-    while block := os.read(descriptor, BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
+    with open(descriptor, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,16 @@ from workers.preprocessing import prepare
 
 PASSWORD = "three unrelated words"
 NOBODYS_KEY = "0" * 32
+# Headers by which a browser says that a request comes from a page of somebody else.
+FOREIGN = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://localhost.evil.example"},
+    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
+]
 
 
 def routes(app: Flask) -> list[tuple[str, str, str]]:

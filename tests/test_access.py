@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Flask
-from reading_room import NOBODYS_KEY, Browser, Found, ReadingRoom, routes
+from reading_room import FOREIGN, NOBODYS_KEY, Browser, Found, ReadingRoom, routes
 
 from db.store import audit, people
 from db.words import Reason, Role
@@ -187,16 +187,6 @@ def test_a_page_without_a_mark_lets_nobody_in(room, house, grown, who):
 
 
 # Changes only from our own pages, for every route that changes something
-
-FOREIGN = [
-    {"Sec-Fetch-Site": "cross-site"},
-    {"Sec-Fetch-Site": "same-site"},
-    {"Sec-Fetch-Site": "none"},
-    {"Origin": "https://evil.example"},
-    {"Origin": "null"},
-    {"Origin": "http://localhost.evil.example"},
-    {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost"},
-]
 
 
 @pytest.mark.parametrize("headers", FOREIGN, ids=str)

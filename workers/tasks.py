@@ -259,7 +259,7 @@ def _result(
     hand: Shift, loaded: Loaded, scan: WaitingScan, decoded: Decoded, prediction: "Prediction", share: float
 ) -> Result:
     if not prediction.is_chest:
-        detail = f"distance {prediction.distance:.1f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.1f}"
+        detail = f"distance {prediction.distance:.3f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.3f}"
         return Rejected(scan.id, Reason.NOT_CHEST, detail)
     if prediction.score >= loaded.view.threshold:
         try:
