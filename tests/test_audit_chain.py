@@ -413,6 +413,22 @@ def test_a_crash_before_the_head_was_noted_is_no_tampering_and_the_next_event_no
     assert (home.home / "audit.head").read_text().split()[0] == str(behind + 1)
 
 
+def test_the_sweep_notes_a_head_that_was_left_behind_and_never_makes_a_missing_one(home, monkeypatch):
+    head = home.home / "audit.head"
+    with monkeypatch.context() as crash:
+        crash.setattr(audit, "_keep_head", lambda config, newest: None)
+        behind = head.read_text()
+        people.note_event(connect(home), by="test", action="tried", about="nothing")
+    assert head.read_text() == behind
+
+    audit.note_end(connect(home))
+
+    assert int(head.read_text().split()[0]) == int(behind.split()[0]) + 1
+    head.unlink()
+    audit.note_end(connect(home))
+    assert not head.exists()
+
+
 def test_a_head_that_cannot_be_noted_does_not_undo_what_was_committed(home, monkeypatch, caplog):
     db = connect(home)
     before = audit.verify(db)

@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 
 from db.errors import DatabaseUnreachable, QueueUnreachable
-from db.store import recovery, scoring
+from db.store import audit, recovery, scoring
 from db.store.connection import Database
 from workers import queue
 
@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def sweep(db: Database) -> recovery.Swept:
-    """One round: free expired leases first, then ring for whatever nobody holds."""
+    """One round: free expired leases first, then ring for whatever nobody holds; the audit log's end is noted, too."""
+    audit.note_end(db)
     swept = recovery.free_expired(db)
     if swept != recovery.Swept():
         log.warning("taken back: %d freed, %d split, %d failed", swept.freed, swept.split, swept.failed)

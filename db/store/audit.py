@@ -8,7 +8,8 @@ What shows an attack, and to whom:
 - Whoever has the key (`audit.key` in the home folder, unless NIGHTREAD_AUDIT_KEY comes from elsewhere) can write a new
   history that fits. Only a head kept on another machine shows that too, and only up to that head.
 
-The head is written just after the commit: a crash in between leaves it behind the log, which is no flaw.
+The head is written just after the commit: a crash in between leaves it behind the log, which is no flaw; the next
+event, or the sweep (`note_end`), brings it up to date.
 """
 
 import fcntl
@@ -74,6 +75,16 @@ def verified_head(db: Database, *, elsewhere: Iterable[Head] = ()) -> Head:
             'give the head that an earlier verification printed: --head "COUNT HASH"'
         )
     return newest
+
+
+def note_end(db: Database) -> None:
+    """Bring the head in the home folder up to the log's newest event, where a crash or a full disk left it behind. A
+    head that is missing stays missing: that is for a person to see."""
+    if not _head_file(db.config).exists():
+        return
+    with db.reading() as session:
+        newest = _newest(session)
+    _keep_head(db.config, newest)
 
 
 def events(db: Database) -> Iterator[dict[str, Any]]:

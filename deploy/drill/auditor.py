@@ -77,6 +77,7 @@ QUESTIONS: dict[type[Any], str] = {
     Chunk: "SELECT id, batch_id, token, lease_until, completed_at FROM chunks",
     Event: "SELECT id, at, actor, action, object, detail, hash FROM audit_events ORDER BY id",
 }
+NEWEST = "SELECT id, hash FROM audit_events ORDER BY id DESC LIMIT 1"
 # What people and machines read of the night outside a scan's own rows: no patient belongs there.
 SAID = {
     "workers": "SELECT * FROM workers",
@@ -123,11 +124,26 @@ def _shown(check: str, said: Sequence[str]) -> list[Violation]:
 
 def read(url: str) -> Books:
     """The tables, in one transaction each statement; the parts that wrote them have stopped."""
-    connection: Any = _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
-    with closing(connection):
+    with closing(_connected(url)) as connection:
         cursor = connection.cursor()
         rows = {kind: [kind(*row) for row in cursor.execute(sql).fetchall()] for kind, sql in QUESTIONS.items()}
         return Books(rows, {name: cursor.execute(sql).fetchall() for name, sql in SAID.items()})
+
+
+def is_noted(run: Run) -> bool:
+    """Whether the head outside the database names the log's newest event; a sweep sees to that after a crash."""
+    with closing(_connected(run.database_url)) as connection:
+        newest = connection.cursor().execute(NEWEST).fetchone()
+    return newest is None or _head(run) == [str(newest[0]), newest[1]]
+
+
+def _head(run: Run) -> list[str]:
+    file = run.home / "audit.head"
+    return file.read_text().split() if file.exists() else []
+
+
+def _connected(url: str) -> Any:
+    return _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
 
 
 def _sqlite(url: str) -> sqlite3.Connection:
@@ -228,8 +244,7 @@ def _on_record(books: Books, run: Run) -> Iterator[str]:
         if event.id != number or not hmac.compare_digest(event.hash, _digest(run.audit_key, before, event)):
             yield f"audit event {event.id} (the {number}th) does not follow the one before it"
         before = event.hash
-    file = run.home / "audit.head"
-    head = file.read_text().split() if file.exists() else []
+    head = _head(run)
     if events and head != [str(events[-1].id), events[-1].hash]:
         yield f"the log ends at event {events[-1].id}; its head names {' '.join(head)[:12] or 'nothing'}"
     if not events and head:

@@ -219,6 +219,7 @@ def _until_morning(house: House, folders: scans.Folders) -> list[Violation]:
             and not now.unsealed
             and not house.submissions()
             and now.outcomes >= files
+            and auditor.is_noted(_run_of(house, folders))
         )
 
     if house.until(is_over, seconds=MORNING_SECONDS):
