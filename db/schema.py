@@ -21,10 +21,11 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.words import PROTOCOL
+from db.words import PROTOCOL, Stage
 
 NAMES = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -88,6 +89,11 @@ class Site(Base):
     name: Mapped[str] = mapped_column(String(100), unique=True)
     time_zone: Mapped[str] = mapped_column(String(60), default="UTC")
     created_at: Mapped[datetime]
+    # How this site's scans are read; changed on record (store/sites.py), and noted in each entry as it was then.
+    readers: Mapped[int] = mapped_column(default=1, server_default="1")  # 1 or 2
+    blind_first: Mapped[bool] = mapped_column(default=False, server_default=false())
+    sample_share: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")  # of the cleared, 0 to 1
+    prevalence: Mapped[float | None] = mapped_column(Float)  # 0 to 1; NULL: unknown
 
 
 class TrainedModel(Base):
@@ -287,12 +293,14 @@ class User(Base):
     """Somebody who signs in."""
 
     __tablename__ = "users"
+    __table_args__ = (Index("uq_users_subject", "subject", unique=True),)
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     role: Mapped[str] = mapped_column(String(20))
     password_hash: Mapped[str] = mapped_column(String(200))
     created_at: Mapped[datetime]
     disabled_at: Mapped[datetime | None]
+    subject: Mapped[str | None] = mapped_column(String(255))  # whom single sign-on names; NULL: nobody
 
 
 class UserSite(Base):
@@ -340,14 +348,86 @@ class RecoveryCode(Base):
     used_at: Mapped[datetime | None]
 
 
+class Entry(Base):
+    """A scan's place on its model's worklist: it was flagged, or drawn from the cleared. Changes with every review;
+    what was said stays in `reviews`."""
+
+    __tablename__ = "entries"
+    __table_args__ = (
+        UniqueConstraint("scan_id", "trained_model_id"),
+        Index("ix_entries_list", "trained_model_id", "site_id", "state", "rank", "id"),
+        Index("ix_entries_since", "trained_model_id", "site_id", "state", "submitted_at", "id"),
+        Index("ix_entries_batch", "batch_id", "state", "rank", "id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"))
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
+    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"))
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
+    score: Mapped[float] = mapped_column(Float)
+    rank: Mapped[float] = mapped_column(Float)  # the list's order, highest first: the score, or a random number
+    share: Mapped[float | None] = mapped_column(Float)  # with which it was drawn from the cleared; NULL: it was flagged
+    blind: Mapped[bool]  # score and heat map stay hidden until a reader's first impression is saved
+    readers: Mapped[int]  # how many must read it: 1 or 2
+    state: Mapped[str] = mapped_column(String(12))
+    verdict: Mapped[str | None] = mapped_column(String(20))  # what it came to, once done
+    first_reader_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
+    submitted_at: Mapped[datetime]  # its batch's
+    decided_at: Mapped[datetime | None]
+    holder_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who has it open (a soft lock)
+    held_since: Mapped[datetime | None]
+    held_until: Mapped[float | None] = mapped_column(Float)  # seconds since 1970 on the database's clock
+
+
+class EntryCount(Base):
+    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows."""
+
+    __tablename__ = "entry_counts"
+    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"), primary_key=True)
+    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(String(12), primary_key=True)
+    count: Mapped[int]
+
+
 class Review(Base):
     """A reader's verdict on a scan; append-only, and a reader's newest supersedes their earlier ones."""
 
     __tablename__ = "reviews"
     id: Mapped[int] = mapped_column(primary_key=True)
     scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
-    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    stage: Mapped[str] = mapped_column(String(12), default=Stage.VERDICT, server_default=Stage.VERDICT)
     verdict: Mapped[str] = mapped_column(String(20))
+    findings: Mapped[list[str] | None]  # words of the setting FINDINGS
+    note: Mapped[str] = mapped_column(Text)
+    saw_score: Mapped[bool] = mapped_column(default=True, server_default=true())
+    saw_others: Mapped[bool] = mapped_column(default=True, server_default=true())  # other readers' verdicts
+    at: Mapped[datetime]
+
+
+class CaseStep(Base):
+    """What happened to a case outside of screening and reading; append-only, and the newest of a step rules."""
+
+    __tablename__ = "case_steps"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
+    step: Mapped[str] = mapped_column(String(20))
+    result: Mapped[str | None] = mapped_column(String(20))  # of the laboratory
+    at: Mapped[datetime]  # when it happened
+    by: Mapped[str] = mapped_column(String(100))
+    recorded_at: Mapped[datetime]
+    note: Mapped[str] = mapped_column(Text)
+
+
+class Acknowledgement(Base):
+    """That somebody took note of a scan that could not be screened, or sent it again; append-only."""
+
+    __tablename__ = "acknowledgements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
+    generation: Mapped[int]  # of the outcome that was seen
+    action: Mapped[str] = mapped_column(String(20))
+    by: Mapped[str] = mapped_column(String(100))
     note: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime]
 

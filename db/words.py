@@ -80,18 +80,57 @@ class Kind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a reader said of a flagged scan."""
+    """What a reader said of a scan."""
 
     CONFIRM = "confirm"
     DISMISS = "dismiss"
     UNSURE = "unsure"
+    REPEAT = "repeat"  # the image is to be taken again
+
+
+class Stage(StrEnum):
+    """Which of a reader's acts a review is."""
+
+    IMPRESSION = "impression"  # before score and heat map were shown
+    VERDICT = "verdict"
+    ARBITRATION = "arbitration"  # the last word where readers disagreed or nobody was sure
+
+
+class State(StrEnum):
+    """Where a worklist entry stands."""
+
+    UNREAD = "unread"
+    SECOND = "second"  # one reader has read it, and a second one must
+    ARBITER = "arbiter"  # readers disagree, or the verdict is "unsure"
+    DONE = "done"
+    WITHDRAWN = "withdrawn"  # a later threshold no longer flags it, and nobody had read it
+
+
+class Step(StrEnum):
+    """What happened to a case outside of screening and reading, which have rows of their own."""
+
+    SUSPECTED = "suspected"
+    IMAGED = "imaged"
+    LABORATORY = "laboratory"
+    CLOSED = "closed"
+
+
+class LabResult(StrEnum):
+    """What the laboratory found."""
+
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    INDETERMINATE = "indeterminate"
 
 
 class Role(StrEnum):
-    """What a user may do: readers review, admins run the house."""
+    """What a user may do: centres see their own batches, readers review, arbiters also decide where readers disagree,
+    admins run the house."""
 
     ADMIN = "admin"
     READER = "reader"
+    ARBITER = "arbiter"
+    CENTRE = "centre"
 
 
 class Exit(IntEnum):

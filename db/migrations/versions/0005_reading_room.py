@@ -1,0 +1,164 @@
+"""The reading room: worklist entries and their counts, how a site reads, stages of a review, cases, acknowledgements"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+MOMENT = sa.DateTime(timezone=True)
+SITE = {
+    "readers": (ID, "1"),
+    "blind_first": (sa.Boolean(), sa.false()),
+    "sample_share": (sa.Float(), "0"),
+}
+REVIEW = {
+    "stage": (sa.String(length=12), "verdict"),
+    "saw_score": (sa.Boolean(), sa.true()),
+    "saw_others": (sa.Boolean(), sa.true()),
+}
+
+# What was flagged so far, read or not: a verdict that was given ended the reading then.
+FLAGGED = """
+INSERT INTO entries (scan_id, trained_model_id, site_id, batch_id, score, rank, share, blind, readers, state, verdict,
+                     first_reader_id, submitted_at, decided_at)
+SELECT o.scan_id, o.trained_model_id, b.site_id, b.id, o.score, o.score, NULL, false, 1,
+       CASE WHEN r.id IS NULL THEN 'unread' ELSE 'done' END, r.verdict, r.reader_id, b.submitted_at, r.at
+FROM outcomes o
+JOIN scans s ON s.id = o.scan_id AND s.generation = o.generation
+JOIN batches b ON b.id = s.batch_id AND b.trained_model_id = o.trained_model_id
+LEFT JOIN reviews r ON r.id = (SELECT max(id) FROM reviews WHERE scan_id = o.scan_id)
+WHERE o.flagged
+"""
+COUNTED = """
+INSERT INTO entry_counts (site_id, trained_model_id, state, count)
+SELECT site_id, trained_model_id, state, count(*) FROM entries GROUP BY site_id, trained_model_id, state
+"""
+
+
+def upgrade() -> None:
+    for name, (kind, default) in SITE.items():
+        op.add_column("sites", sa.Column(name, kind, server_default=default, nullable=False))
+    op.add_column("sites", sa.Column("prevalence", sa.Float(), nullable=True))
+    op.add_column("users", sa.Column("subject", sa.String(length=255), nullable=True))
+    op.create_index(op.f("uq_users_subject"), "users", ["subject"], unique=True)
+    for name, (kind, default) in REVIEW.items():
+        op.add_column("reviews", sa.Column(name, kind, server_default=default, nullable=False))
+    op.add_column("reviews", sa.Column("findings", sa.JSON(), nullable=True))
+    op.create_index(op.f("ix_reviews_reader_id"), "reviews", ["reader_id"])
+    _create_entries()
+    _create_records()
+    op.execute(FLAGGED)
+    op.execute(COUNTED)
+
+
+def downgrade() -> None:
+    """Loses the tables entries and entry_counts (who holds what, which cleared scans were drawn), case_steps
+    (laboratory results among them) and acknowledgements; of sites the columns readers, blind_first, sample_share and
+    prevalence; of reviews stage, findings, saw_score and saw_others, so that an impression counts as a verdict; of
+    users subject: nobody signs in through another house."""
+    for table in ("acknowledgements", "case_steps", "entry_counts", "entries"):
+        op.drop_table(table)
+    op.drop_index(op.f("ix_reviews_reader_id"), "reviews")
+    for name in ("findings", *REVIEW):
+        op.drop_column("reviews", name)
+    op.drop_index(op.f("uq_users_subject"), "users")
+    op.drop_column("users", "subject")
+    for name in ("prevalence", *SITE):
+        op.drop_column("sites", name)
+
+
+def _create_entries() -> None:
+    op.create_table(
+        "entries",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("scan_id", ID, nullable=False),
+        sa.Column("trained_model_id", ID, nullable=False),
+        sa.Column("site_id", ID, nullable=False),
+        sa.Column("batch_id", ID, nullable=False),
+        sa.Column("score", sa.Float(), nullable=False),
+        sa.Column("rank", sa.Float(), nullable=False),
+        sa.Column("share", sa.Float(), nullable=True),
+        sa.Column("blind", sa.Boolean(), nullable=False),
+        sa.Column("readers", ID, nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("verdict", sa.String(length=20), nullable=True),
+        sa.Column("first_reader_id", ID, nullable=True),
+        sa.Column("submitted_at", MOMENT, nullable=False),
+        sa.Column("decided_at", MOMENT, nullable=True),
+        sa.Column("holder_id", ID, nullable=True),
+        sa.Column("held_since", MOMENT, nullable=True),
+        sa.Column("held_until", sa.Float(), nullable=True),
+        *_keys("entries", scan_id="scans", trained_model_id="trained_models", site_id="sites", batch_id="batches"),
+        *_keys("entries", first_reader_id="users", holder_id="users"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_entries")),
+        sa.UniqueConstraint("scan_id", "trained_model_id", name=op.f("uq_entries_scan_id_trained_model_id")),
+    )
+    mine = ["trained_model_id", "site_id", "state"]
+    op.create_index("ix_entries_list", "entries", [*mine, "rank", "id"])
+    op.create_index("ix_entries_since", "entries", [*mine, "submitted_at", "id"])
+    op.create_index("ix_entries_batch", "entries", ["batch_id", "state", "rank", "id"])
+    op.create_table(
+        "entry_counts",
+        sa.Column("site_id", ID, nullable=False),
+        sa.Column("trained_model_id", ID, nullable=False),
+        sa.Column("state", sa.String(length=12), nullable=False),
+        sa.Column("count", ID, nullable=False),
+        *_keys("entry_counts", site_id="sites", trained_model_id="trained_models"),
+        sa.PrimaryKeyConstraint("site_id", "trained_model_id", "state", name=op.f("pk_entry_counts")),
+    )
+
+
+def _create_records() -> None:
+    op.create_table(
+        "case_steps",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("scan_id", ID, nullable=False),
+        sa.Column("step", sa.String(length=20), nullable=False),
+        sa.Column("result", sa.String(length=20), nullable=True),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("by", sa.String(length=100), nullable=False),
+        sa.Column("recorded_at", MOMENT, nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        *_keys("case_steps", scan_id="scans"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_case_steps")),
+    )
+    op.create_table(
+        "acknowledgements",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("scan_id", ID, nullable=False),
+        sa.Column("generation", ID, nullable=False),
+        sa.Column("action", sa.String(length=20), nullable=False),
+        sa.Column("by", sa.String(length=100), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        *_keys("acknowledgements", scan_id="scans"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_acknowledgements")),
+    )
+    for table in ("case_steps", "acknowledgements"):
+        op.create_index(op.f(f"ix_{table}_scan_id"), table, ["scan_id"])
+        _make_append_only(table)
+
+
+def _keys(table: str, **columns: str) -> list[sa.ForeignKeyConstraint]:
+    return [
+        sa.ForeignKeyConstraint([column], [f"{other}.id"], name=op.f(f"fk_{table}_{column}"))
+        for column, other in columns.items()
+    ]
+
+
+def _make_append_only(table: str) -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        for action in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+            )
+        return
+    op.execute(
+        f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
+        "FOR EACH ROW EXECUTE FUNCTION append_only()"
+    )
