@@ -50,9 +50,9 @@ COMPILE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_I
     --custom-compile-command "make lock"
 
 lock:  ## write the locks anew (needs uv)
-	$(COMPILE) pyproject.toml --extra train --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra train --extra sso --group dev -o requirements.lock
 	echo "setuptools>=80" >build.in && cp requirements.lock constraints.in
-	$(COMPILE) pyproject.toml build.in -c constraints.in --no-annotate -o deploy/locks/front.txt
+	$(COMPILE) pyproject.toml build.in -c constraints.in --extra sso --no-annotate -o deploy/locks/front.txt
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra worker --no-annotate -o deploy/locks/worker.txt
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra gpu --no-annotate -o deploy/locks/gpu.txt
 	$(COMPILE) --group browser -c constraints.in --no-annotate -o .ci/browser.lock
