@@ -1,94 +1,13 @@
-"""A reader at work in a real browser: sign in, read by keyboard alone, look at the picture. Needs Chromium
-(`apt-get install chromium`) and the package playwright; `.ci/run` installs both."""
+"""A reader at work in a real browser: sign in, read by keyboard alone, look at the picture."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-
+import playwright.sync_api as playwright
 import pyotp
 import pytest
+from driving import fits, sign_in
 from reading_room import PASSWORD, Found
 
 from db.store import people, reading, scoring
 from db.words import Role
-
-playwright = pytest.importorskip("playwright.sync_api")
-
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium here"),
-]
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def address(room):
-    """The reading room in service: `nightread web` as its own process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "producer", "web", "--port", str(port)]
-    environment = {**os.environ, "NIGHTREAD_HOME": str(room.config.home)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as web:
-        wait_for(f"http://localhost:{port}/health")
-        yield f"http://localhost:{port}"
-        web.terminate()
-        assert web.wait(timeout=30) == 0
-
-
-@pytest.fixture
-def page(chromium, address):
-    """A fresh browser window that fails the test on anything the content policy blocks or a script error."""
-    context = chromium.new_context(viewport={"width": 1366, "height": 768}, base_url=address)
-    opened, complaints = context.new_page(), []
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.on("console", lambda message: complaints.append(message.text) if "Policy" in message.text else None)
-    opened.on("dialog", lambda dialog: complaints.append(f"dialog {dialog.message}"))
-    yield opened
-    context.close()
-    assert complaints == []
-
-
-def wait_for(url: str) -> None:
-    for _ in range(150):
-        try:
-            with urllib.request.urlopen(url, timeout=2):  # ours, on loopback
-                return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(url)
-
-
-def sign_in(page) -> None:
-    page.goto("/")
-    page.wait_for_selector("#name:focus")  # the browser gives it the focus, a moment after it says that it loaded
-    page.keyboard.type("dr-a")
-    page.keyboard.press("Tab")
-    page.wait_for_selector("#password:focus")
-    page.keyboard.type(PASSWORD)
-    page.keyboard.press("Enter")
-    page.wait_for_selector("h1:has-text('Worklist')")
 
 
 def opens(page, path: str) -> None:
@@ -239,10 +158,6 @@ def type_password(page, name: str) -> None:
     page.fill("#name", name)
     page.fill("#password", PASSWORD)
     page.press("#password", "Enter")
-
-
-def fits(page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_a_reader_enrols_an_app_and_signs_in_with_a_recovery_code(room, page):

@@ -1,0 +1,75 @@
+"""What the tests in a real browser do and ask again and again."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from reading_room import PASSWORD
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Response
+
+LAPTOP = {"width": 1366, "height": 768}
+PORTRAIT = {"width": 1200, "height": 1920}
+
+
+def address_answers(url: str) -> None:
+    """Wait until an address answers."""
+    for _ in range(300):
+        try:
+            with urllib.request.urlopen(url, timeout=2):  # ours, on loopback
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+def sign_in(page: Page, name: str = "dr-a") -> None:
+    """By the form, from the keyboard."""
+    page.goto("/")
+    page.wait_for_selector("#name:focus")  # the browser gives it the focus, a moment after it says that it loaded
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.wait_for_selector("#password:focus")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Worklist')")
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing lies to the right of the window."""
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@dataclass
+class Heard:
+    """Everything that a window receives from now on: path -> bodies, in the order in which they came."""
+
+    page: Page
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.context.on("response", self._hear)
+
+    def _hear(self, response: Response) -> None:
+        path = urlsplit(response.url).path
+        self.headers.append((path, response.headers))
+        if 300 <= response.status < 400:
+            return
+        try:
+            self.bodies.append((path, response.body()))
+        except Exception as error:  # noqa: BLE001 (a body that could not be had fails the test that asks)
+            self.unread.append(f"{path}: {error}")
+
+    def clear(self) -> None:
+        for kept in (self.bodies, self.headers, self.unread):
+            kept.clear()
+
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.headers]
