@@ -12,31 +12,40 @@ from db.words import Reason, Role
 from webui import create_app
 from webui.guard import SAFE_METHODS
 
-PEOPLE = ("nobody", "half", "disabled", "reader", "stranger", "admin", "opener")
+PEOPLE = ("nobody", "half", "disabled", "reader", "stranger", "admin", "opener", "arbiter", "centre")
 DOOR = "/sign-in"
 OUTSIDERS = ("nobody", "half", "disabled")
 
 
-def row(outside: object, reader: object, stranger: object, admin: object, opener: object) -> dict[str, object]:
+def row(
+    outside: object,
+    reader: object,
+    stranger: object,
+    admin: object,
+    opener: object,
+    arbiter: object = None,
+    centre: object = 403,
+) -> dict[str, object]:
     """What each gets: a status, or where they are sent. Three are outsiders: signed out; half-way, with the password
     alone; disabled, with a session from before. `stranger` reads for another site; `opener` is an admin who opened
-    the batch, with a reason; `admin` one who did not."""
-    return dict(zip(PEOPLE, (outside, outside, outside, reader, stranger, admin, opener), strict=True))
+    the batch, with a reason; `admin` one who did not; an arbiter gets what a reader gets, unless said otherwise."""
+    insiders = (reader, stranger, admin, opener, reader if arbiter is None else arbiter, centre)
+    return dict(zip(PEOPLE, (outside, outside, outside, *insiders), strict=True))
 
 
 def alike(outside: object, inside: object) -> dict[str, object]:
-    return row(outside, inside, inside, inside, inside)
+    return row(outside, inside, inside, inside, inside, centre=inside)
 
 
 TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("static", "GET"): alike(200, 200),
     ("health", "GET"): alike(200, 200),
-    ("auth.sign_in", "GET"): row(200, "/", "/", "/batches", "/batches"),
+    ("auth.sign_in", "GET"): row(200, "/", "/", "/batches", "/batches", centre="/batches"),
     ("auth.try_to_sign_in", "POST"): alike(401, 401),
     ("auth.code", "GET"): alike(DOOR, DOOR) | {"half": 200},
     ("auth.try_code", "POST"): alike(DOOR, DOOR) | {"half": 401},
     ("auth.sign_out", "POST"): alike(DOOR, DOOR),
-    ("worklist.index", "GET"): row(DOOR, 200, 200, "/batches", "/batches"),
+    ("worklist.index", "GET"): row(DOOR, 200, 200, "/batches", "/batches", centre="/batches"),
     ("review.show", "GET"): row(DOOR, 200, 404, 403, 200),
     ("review.give_verdict", "POST"): row(DOOR, "/", 404, 403, 403),
     ("review.skip", "GET"): row(DOOR, "/", 404, 403, 403),
@@ -44,7 +53,7 @@ TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("review.heat", "GET"): row(401, 200, 404, 403, 200),
     ("batches.index", "GET"): alike(DOOR, 200),
     ("batches.progress", "GET"): alike(401, 200),
-    ("batches.show", "GET"): row(DOOR, 200, 404, 200, 200),
+    ("batches.show", "GET"): row(DOOR, 200, 404, 200, 200, centre=200),
     ("batches.open_batch", "POST"): row(DOOR, 403, 403, "/batches/1", "/batches/1"),
     ("account.index", "GET"): alike(DOOR, 200),
     ("account.change_password", "POST"): alike(DOOR, 400),
@@ -62,8 +71,13 @@ def house(room: ReadingRoom):
         room.user(name)
     room.app_of("half")
     room.user("stranger", sites=["elsewhere"])
-    for name in ("admin", "opener"):
-        room.user(name, role=Role.ADMIN)
+    for name, role in (
+        ("admin", Role.ADMIN),
+        ("opener", Role.ADMIN),
+        ("arbiter", Role.ARBITER),
+        ("centre", Role.CENTRE),
+    ):
+        room.user(name, role=role)
     return room.one()
 
 
@@ -114,12 +128,14 @@ def test_everybody_gets_from_every_route_what_the_table_says(room, house, who):
     assert got == {route: row[who] for route, row in TABLE.items()}
 
 
-@pytest.mark.parametrize("who", [*OUTSIDERS, "admin", "stranger"])
+@pytest.mark.parametrize("who", [*OUTSIDERS, "admin", "stranger", "foreign arbiter", "foreign centre"])
 def test_whom_the_table_keeps_out_sees_nothing_of_the_scan(room, who):
     for name in ("half", "disabled"):
         room.user(name)
     room.user("stranger", sites=["elsewhere"])
     room.user("admin", role=Role.ADMIN)
+    for role in (Role.ARBITER, Role.CENTRE):
+        room.user(f"foreign {role}", role=role, sites=["elsewhere"])
     flagged = Found("folder-canary/file-canary.png", score=0.9, patient="patient-canary")
     key = room.keys(room.night(flagged, pictures=True))[flagged.path]
     room.night(Found("reject-canary.txt", reason=Reason.EMPTY), root="/nights/other")
@@ -194,13 +210,13 @@ def test_every_change_sent_from_another_page_is_refused_even_with_its_token(room
     changes = [(method, address) for _, method, address in routes(room.app) if method not in SAFE_METHODS]
     events = count_events(room)
 
-    for who in ("nobody", "half", "reader", "admin"):
+    for who in ("nobody", "half", "reader", "admin", "centre"):
         browser = arrives(room, who)
         events += who != "nobody"  # its session
         for method, address in changes:
             assert asks(browser, method, address.replace(NOBODYS_KEY, house), **headers).status_code == 400, address
 
-    assert len(changes) == 8
+    assert len(changes) == sum(method not in SAFE_METHODS for _, method in TABLE)
     assert count_events(room) == events
     assert room.inside("reader").get("/").status_code == 200
 
@@ -212,7 +228,7 @@ def count_events(room) -> int:
 # Headers, for every route
 
 
-@pytest.mark.parametrize("who", ["nobody", "half", "reader", "admin", "opener"])
+@pytest.mark.parametrize("who", ["nobody", "half", "reader", "admin", "opener", "centre"])
 def test_every_answer_of_every_route_is_kept_by_nobody_and_runs_nothing_foreign(room, house, who):
     tried = [(method, address.replace(NOBODYS_KEY, house)) for _, method, address in routes(room.app)]
     tried += [("GET", "/missing"), ("GET", f"/scan/{NOBODYS_KEY}"), ("PUT", "/account"), ("GET", "/?after=x")]

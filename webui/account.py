@@ -8,8 +8,10 @@ from db.store import people
 from webui import limits, passwords, sessions
 from webui.codes import check_password
 from webui.guard import EVERYBODY, database, me, needs
+from webui.text import _
 
 bp = Blueprint("account", __name__)
+LINK = (_("Account"), EVERYBODY, 90)
 
 
 @bp.get("/account")

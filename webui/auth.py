@@ -7,9 +7,8 @@ from werkzeug.routing import RequestRedirect
 
 from db.store import people
 from db.store.people import UserView
-from db.words import Role
 from webui import codes, limits, passwords, sessions
-from webui.guard import EVERYBODY, STATIC, database, enrols, me, needs, passive, public
+from webui.guard import EVERYBODY, READS, STATIC, database, enrols, me, needs, passive, public
 
 bp = Blueprint("auth", __name__)
 
@@ -118,7 +117,7 @@ def _wanted() -> str:
 
 
 def _onward(user: UserView) -> str:
-    return _wanted() or url_for("batches.index" if user.role == Role.ADMIN else "worklist.index")
+    return _wanted() or url_for("worklist.index" if user.role in READS else "batches.index")
 
 
 def _is_page_of_ours(path: str) -> bool:

@@ -10,9 +10,11 @@ from db.store.browsing import BatchView
 from db.store.reading import Totals
 from db.words import Role
 from webui.display import time_left
-from webui.guard import EVERYBODY, database, may_see, me, my_sites, my_visit, needs, passive
+from webui.guard import EVERYBODY, database, may_list, me, my_sites, my_visit, needs, passive
+from webui.text import _
 
 bp = Blueprint("batches", __name__)
+LINK = (_("Batches"), EVERYBODY, 30)
 BATCHES = 50
 FILES = 500
 FLAGGED = 100
@@ -58,7 +60,7 @@ def show(batch_id: int) -> ResponseReturnValue:
     after = request.args.get("after", "0")
     if not after.isdecimal() or len(after) > 18:
         abort(400, "That is no place in the list.")
-    return _open_page(batch, int(after)) if may_see(batch_id) else _closed_page(batch)
+    return _open_page(batch, int(after)) if may_list(batch_id) else _closed_page(batch)
 
 
 @bp.post("/batches/<int:batch_id>")

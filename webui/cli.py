@@ -38,7 +38,7 @@ def user() -> None:
 @user.command("add")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.READER.value, show_default=True)
-@click.option("--site", "sites", multiple=True, help="A site whose scans a reader may open; may be repeated.")
+@click.option("--site", "sites", multiple=True, help="A site whose scans they work with; may be repeated.")
 @ask_option
 @as_json_option
 def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) 
     people.add_user(db, name, role=Role(role), password_hash=hashed, site_ids=site_ids, by=_operator())
     told = {"user": name, "role": role, "sites": list(sites), "password": None if ask else password}
     _tell(told, as_json, f"{role} {name} may sign in{_with(password, ask)}")
-    if role == Role.READER and not sites:
+    if role != Role.ADMIN and not sites:
         click.echo(f"{name} has no site yet: `nightread user grant {name} --site NAME`", err=True)
 
 
@@ -84,7 +84,7 @@ def list_users(as_json: bool) -> None:
 @click.option("--site", "sites", multiple=True, required=True, help="A site; may be repeated.")
 @as_json_option
 def grant(name: str, sites: tuple[str, ...], as_json: bool) -> None:
-    """Let a reader open the scans of more sites."""
+    """Give a reader, arbiter or centre the scans of more sites."""
     db = database()
     known, found = people.user_named(db, name), [site_named(db, site) for site in sites]
     for site in found:

@@ -10,6 +10,7 @@ from webui import limits, passwords, totp
 from webui.guard import EVERYBODY, database, enrols, me, needs
 
 bp = Blueprint("codes", __name__)
+UNDER = "account"
 ISSUER = "nightread"
 
 

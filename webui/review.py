@@ -8,11 +8,12 @@ from flask.typing import ResponseReturnValue
 from db.files import derived_path
 from db.store import people, reading, worklist
 from db.store.reading import ScanView
-from db.words import Kind, Role, Verdict
+from db.words import Kind, Verdict
 from webui import errors
-from webui.guard import EVERYBODY, database, may_see, me, my_sites, needs
+from webui.guard import READS, SEES, database, may_see, me, my_sites, needs
 
 bp = Blueprint("review", __name__)
+UNDER = "worklist"
 NOTE_CHARACTERS = 10_000
 VERDICTS = {
     Verdict.CONFIRM: ("C", "Confirm", "the flag is right: act on it"),
@@ -22,7 +23,7 @@ VERDICTS = {
 
 
 @bp.get("/scan/<key:key>")
-@needs(*EVERYBODY)
+@needs(*SEES)
 def show(key: str) -> ResponseReturnValue:
     """The scan page; that it was opened goes on record."""
     scan = _scan(key)
@@ -31,7 +32,7 @@ def show(key: str) -> ResponseReturnValue:
 
 
 @bp.post("/scan/<key:key>")
-@needs(Role.READER)
+@needs(*READS)
 def give_verdict(key: str) -> ResponseReturnValue:
     """Append the verdict, then on to the worst scan of the same model that nobody has read."""
     scan = _scan(key)
@@ -50,7 +51,7 @@ def give_verdict(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/next")
-@needs(Role.READER)
+@needs(*READS)
 def skip(key: str) -> ResponseReturnValue:
     """Leave this scan unread: on to the next one down the list, or back to its top."""
     scan = _scan(key)
@@ -62,7 +63,7 @@ def skip(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/image.png")
-@needs(*EVERYBODY)
+@needs(*SEES)
 def image(key: str) -> ResponseReturnValue:
     """The lossless review copy: grey, 8 or 16 bits."""
     scan = _scan(key)
@@ -71,7 +72,7 @@ def image(key: str) -> ResponseReturnValue:
 
 
 @bp.get("/scan/<key:key>/heat.png")
-@needs(*EVERYBODY)
+@needs(*SEES)
 def heat(key: str) -> ResponseReturnValue:
     """The heat map: a transparent overlay of the same proportions as the picture."""
     return _picture(_scan(key), "heat")
@@ -94,7 +95,7 @@ def _page(scan: ScanView, *, note: str = "", problem: str = "") -> str:
         unread=worklist.unread(database(), site_ids=my_sites(), model_id=scan.model_id),
         has_image=_path(scan, "image").is_file(),
         has_heat=_path(scan, "heat").is_file(),
-        may_decide=me().role == Role.READER and _is_scored(scan),
+        may_decide=me().role in READS and _is_scored(scan),
         verdicts=VERDICTS,
         note=note,
         note_characters=NOTE_CHARACTERS,

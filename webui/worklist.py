@@ -7,10 +7,11 @@ from flask.typing import ResponseReturnValue
 
 from db.store import people, worklist
 from db.store.worklist import ModelToRead
-from db.words import Role
-from webui.guard import EVERYBODY, database, me, my_sites, needs
+from webui.guard import EVERYBODY, READS, database, me, my_sites, needs
+from webui.text import _
 
 bp = Blueprint("worklist", __name__)
+LINK = (_("Worklist"), READS, 10)
 PAGE = 50
 
 
@@ -18,8 +19,8 @@ PAGE = 50
 @needs(*EVERYBODY)
 def index() -> ResponseReturnValue:
     """One page of a model's list; `after` is the score and id of the last line of the page before. Readers read;
-    admins have their first page in the batches."""
-    if me().role == Role.ADMIN:
+    others have their first page in the batches."""
+    if me().role not in READS:
         return redirect(url_for("batches.index"), 303)
     after, wanted = place(request.args.get("after", "")), request.args.get("model", "")
     db, sites = database(), my_sites()
