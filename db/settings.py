@@ -14,6 +14,8 @@ from db.transport import require_private_database, require_private_queue
 
 # A Unix socket's path may hold 107 bytes (unix(7)); a longer home gets its socket in a private folder elsewhere.
 SOCKET_PATH_LIMIT = 100
+MOST_FINDINGS = 9  # one a number key
+FINDING_CHARACTERS = 40
 
 
 class Settings(BaseSettings):
@@ -47,6 +49,17 @@ class Settings(BaseSettings):
     session_idle_minutes: int = Field(15, ge=1)
     session_hours: int = Field(12, ge=1)
     require_totp: bool = False  # nobody gets further than to enrol an app for one-time passwords
+    # What a reader may tick besides the verdict: at most nine, by the keys 1 to 9.
+    findings: Annotated[tuple[str, ...], NoDecode] = (
+        "opacity",
+        "consolidation",
+        "cavity",
+        "nodule",
+        "effusion",
+        "adenopathy",
+        "scar",
+        "other",
+    )
     web_secret: SecretStr = SecretStr("")  # empty: made once in the home folder
     audit_key: SecretStr = SecretStr("")  # empty: made once in the home folder
 
@@ -60,6 +73,20 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(Path(part).expanduser().absolute() for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("findings", mode="before")
+    @classmethod
+    def _split_findings(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("findings", mode="after")
+    @classmethod
+    def _few_findings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MOST_FINDINGS or len(set(value)) < len(value):
+            raise ValueError(f"findings are at most {MOST_FINDINGS} different words, separated by commas")
+        if any(len(word) > FINDING_CHARACTERS or not word.isprintable() for word in value):
+            raise ValueError(f"a finding is at most {FINDING_CHARACTERS} printable characters")
         return value
 
     @property
