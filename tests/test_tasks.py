@@ -21,7 +21,7 @@ from producer import submission
 from workers import gate, tasks, trained_models
 from workers.decoding import DecoderPool
 from workers.golden import check, picture
-from workers.preprocessing import DEFAULT_BORDER, VERSION
+from workers.preprocessing import DEFAULT_BORDER, VERSION, prepare
 from workers.shift import LOAD_FOR, Loaded, Shift, limits, stopping_note
 
 SIZE, DEPTH = 64, 4
@@ -151,7 +151,7 @@ def test_a_patient_below_the_models_age_is_not_scored(night, tmp_path):
     assert night.outcomes()["adult.png"] == Kind.SCORED
 
 
-def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_keeps_nothing(night):
+def test_a_flagged_scan_keeps_a_lossless_copy_what_the_model_saw_and_a_heat_map_and_another_one_keeps_nothing(night):
     night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) > 150, 0.9, 0.1)
     bright = np.clip(builders.CHEST.astype(int) + 90, 0, 255).astype(np.uint8)
     night.scan("bright.png", content=builders.encoded(".png", bright))
@@ -162,11 +162,14 @@ def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_kee
 
     kept = [item.key for item in worklist.page(night.db, site_ids={1}, model_id=night.model.id)]
     assert len(kept) == 1
-    copy = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "image")), cv2.IMREAD_UNCHANGED)
-    heat = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "heat")), cv2.IMREAD_UNCHANGED)
+    copy, seen, heat = (
+        cv2.imread(str(derived_path(night.hand.config.derived, kept[0], kind)), cv2.IMREAD_UNCHANGED)
+        for kind in ("image", "input", "heat")
+    )
     assert np.array_equal(copy, bright)
+    assert np.array_equal(seen, prepare(bright, night.model.input_size)[0])
     assert heat.shape == (*bright.shape, 4)
-    assert len(list(night.hand.config.derived.rglob("*.png"))) == 2
+    assert len(list(night.hand.config.derived.rglob("*.png"))) == 3
 
 
 def test_an_engine_that_fails_over_one_scan_fails_that_one_alone(night):

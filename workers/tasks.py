@@ -263,7 +263,7 @@ def _result(
         return Rejected(scan.id, Reason.NOT_CHEST, detail)
     if prediction.score >= loaded.view.threshold:
         try:
-            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded.evidence, prediction)
+            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded, prediction)
         except UnreadableImage as error:  # gone or changed since it was decoded
             return Rejected(scan.id, error.code, error.detail)
     return Scored(

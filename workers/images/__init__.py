@@ -18,7 +18,7 @@ from workers.images.dicom_rules import (
     refuse_what_is_not_screened,
     tags_of,
 )
-from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, to_grey8
+from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, grey_png, to_grey8
 from workers.images.raster import decode_jpeg, decode_raster
 from workers.images.tiff import measure_tiff
 
@@ -32,6 +32,7 @@ __all__ = [
     "Reader",
     "Tags",
     "as_png",
+    "grey_png",
     "is_image",
     "read",
     "reader_for",

@@ -143,7 +143,12 @@ def to_grey8(image: Image) -> Grey8:
 
 def as_png(image: Image) -> bytes:
     """The review copy: lossless grey PNG in the 8 or 16 bits of `samples`, without any metadata."""
-    done, png = cv2.imencode(".png", image.samples)
+    return grey_png(image.samples)
+
+
+def grey_png(samples: Samples) -> bytes:
+    """H x W as a lossless grey PNG of as many bits as its type, without any metadata."""
+    done, png = cv2.imencode(".png", samples)
     if not done:
         raise UnreadableImage(Reason.UNREADABLE, "it could not be written as PNG")
     return png.tobytes()
