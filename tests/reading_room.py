@@ -14,11 +14,11 @@ import pyotp
 from builders import chest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
 from db.files import derived_path
-from db.schema import AuditEvent, Scan
+from db.schema import AuditEvent, Scan, Site
 from db.settings import Settings
 from db.store import codes, intake, models, people, scoring
 from db.store.connection import connect
@@ -69,6 +69,7 @@ class Found:
     seed: int = 0
     shape: tuple[int, int] = (96, 80)  # height, width in pixels
     evidence: dict | None = field(default=None)
+    share: float | None = None  # with which it was drawn from the cleared
 
 
 class ReadingRoom:
@@ -84,14 +85,24 @@ class ReadingRoom:
         self.db.engine.dispose()
         self.app.extensions["nightread"].engine.dispose()
 
-    def site(self, name: str) -> int:
+    def site(self, name: str = "local", **reads: object) -> int:
+        """A site's id, made where it is new; `reads`: readers, blind_first, sample_share, prevalence from now on."""
         known = {site.name: site.id for site in every_site(self.db)}
-        return known[name] if name in known else add_site(self.db, name, by="test")
+        site_id = known[name] if name in known else add_site(self.db, name, by="test")
+        if reads:
+            with self.db.writing() as session:
+                session.execute(update(Site).where(Site.id == site_id).values(**reads))
+        return site_id
 
     def user(self, name: str = "dr-a", *, role: Role = Role.READER, sites: Sequence[str] = ("local",)) -> str:
         site_ids = {self.site(site) for site in sites}
         people.add_user(self.db, name, role=role, password_hash=hashed(), site_ids=site_ids, by="test")
         return name
+
+    def users(self, *names: str, role: Role = Role.READER) -> None:
+        """Several people of the site `local`."""
+        for name in names:
+            self.user(name, role=role)
 
     def newer_model(self, version: str = "2") -> int:
         """Another trained model, active from now on; its id."""
@@ -118,6 +129,10 @@ class ReadingRoom:
             self.picture(keys[file.path], file)
         return batch
 
+    def scan_id(self, key: str) -> int:
+        with self.db.reading() as session:
+            return session.scalars(select(Scan.id).where(Scan.key == key)).one()
+
     def keys(self, batch: int) -> dict[str, str]:
         """Path -> key of a batch's scans."""
         with self.db.reading() as session:
@@ -132,10 +147,11 @@ class ReadingRoom:
 
     def picture(self, key: str, file: Found) -> None:
         grey = chest(*file.shape, seed=file.seed)
-        image, heat = (derived_path(self.config.derived, key, kind) for kind in ("image", "heat"))
+        image, heat, seen = (derived_path(self.config.derived, key, kind) for kind in ("image", "heat", "input"))
         image.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(image), grey)
         cv2.imwrite(str(heat), _heat(*file.shape))
+        cv2.imwrite(str(seen), prepare(grey, 64)[0])
 
     def events(self, action: str) -> list[AuditEvent]:
         with self.db.reading() as session:
@@ -187,8 +203,9 @@ class ReadingRoom:
             return None
         evidence = file.evidence or _evidence(file)
         classes = {"normal": 1 - file.score, "covid": file.score}
+        drawn = {} if file.share is None else {"share": file.share}
         return lambda scan_id: scoring.Scored(
-            scan_id, file.score, classes, evidence, "tensorflow", "float32", "cpu", 0.1
+            scan_id, file.score, classes, evidence, "tensorflow", "float32", "cpu", 0.1, **drawn
         )
 
 
