@@ -113,6 +113,7 @@ class Step(StrEnum):
     IMAGED = "imaged"
     LABORATORY = "laboratory"
     CLOSED = "closed"
+    REOPENED = "reopened"
 
 
 class LabResult(StrEnum):
@@ -121,6 +122,13 @@ class LabResult(StrEnum):
     POSITIVE = "positive"
     NEGATIVE = "negative"
     INDETERMINATE = "indeterminate"
+
+
+class Closing(StrEnum):
+    """How a case ended."""
+
+    ISOLATED = "isolated"  # and treated
+    RELEASED = "released"
 
 
 class Role(StrEnum):
