@@ -8,14 +8,16 @@ from ledger import claim, found, scored, submitted
 from sqlalchemy import delete, select
 
 from db.errors import Refused
-from db.schema import AuditEvent, CaseStep, Entry, Review, Scan
-from db.store import case_lists, cases, people, scoring
+from db.schema import AuditEvent, Batch, CaseStep, Entry, Review, Scan
+from db.store import case_lists, cases, intake, models, people, scoring
 from db.store.cases import CaseState
+from db.store.connection import connect
 from db.store.laboratory import Fate, import_results
 from db.store.sites import add_site, site_named
 from db.words import Closing, LabResult, Reason, Role, Stage, State, Step, Verdict
 
 AT = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
+OFFSET = {"imaged": "2026-07-01T09:00:00-05:00"}
 
 
 @pytest.fixture
@@ -55,9 +57,6 @@ def listed(db, scan_id, state=State.UNREAD, *, verdict=None, blind=False, hours=
     """Put a scan on the worklist in this state."""
     with db.writing() as session:
         scan = session.get_one(Scan, scan_id)
-        batch = session.get_one(people.Scan.batch_id.property.parent.class_, scan.batch_id) if False else None
-        from db.schema import Batch
-
         batch = session.get_one(Batch, scan.batch_id)
         entry = Entry(
             scan_id=scan_id,
@@ -124,8 +123,6 @@ def test_a_case_tells_every_step_of_the_figure_with_time_and_person(db, rosa):
 
 
 def test_a_moment_without_a_zone_is_the_sites(db, clinic):
-    from db.store import intake, models
-
     what = intake.Submission(clinic, models.active(db).id, "/berlin")
     intake.add_page(db, what, [found("b.png", tags={"imaged": "2026-07-01T09:00:00"}), found("c.png", tags=OFFSET)])
     intake.seal(db, what)
@@ -136,9 +133,6 @@ def test_a_moment_without_a_zone_is_the_sites(db, clinic):
 
     assert imaged["b.png"] == datetime(2026, 7, 1, 7, 0, tzinfo=UTC)
     assert imaged["c.png"] == datetime(2026, 7, 1, 14, 0, tzinfo=UTC)
-
-
-OFFSET = {"imaged": "2026-07-01T09:00:00-05:00"}
 
 
 @pytest.mark.parametrize("nonsense", ["", "soon", "0001-01-01", "9999-12-31T23:59:59", 7, None, "2026-13-01"])
@@ -313,7 +307,7 @@ def every_kind(db, rosa):
     return len(made) + 2
 
 
-def test_lists_and_cases_agree_on_where_every_case_stands_whoever_asks(home, rosa_home):
+def test_lists_and_cases_agree_on_where_every_case_stands_whoever_asks(rosa_home):
     db, rosa = rosa_home
     count = every_kind(db, rosa)
     everybody = [rosa, user(db, "zoe", Role.ARBITER), user(db, "desk2", Role.CENTRE)]
@@ -337,8 +331,6 @@ def test_lists_and_cases_agree_on_where_every_case_stands_whoever_asks(home, ros
 
 @pytest.fixture
 def rosa_home(home):
-    from db.store.connection import connect
-
     db = connect(home)
     yield db, user(db, "rosa")
     db.engine.dispose()
@@ -495,8 +487,6 @@ def test_a_file_means_scans_of_its_own_site_alone(db):
 
 
 def test_a_moment_of_the_laboratory_is_of_the_sites_time(db, clinic):
-    from db.store import intake, models
-
     what = intake.Submission(clinic, models.active(db).id, "/berlin")
     intake.add_page(db, what, [found("b.png", patient="P1")])
 
