@@ -344,6 +344,8 @@ class WebSession(Base):
     seen_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())  # the password was right so far
+    # The identity provider asked for a second factor and says so.
+    second_factor: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Authenticator(Base):

@@ -54,6 +54,8 @@ def upgrade() -> None:
     for name, (kind, default) in SITE.items():
         op.add_column("sites", sa.Column(name, kind, server_default=default, nullable=False))
     op.add_column("sites", sa.Column("prevalence", sa.Float(), nullable=True))
+    second = sa.Column("second_factor", sa.Boolean(), server_default=sa.false(), nullable=False)
+    op.add_column("web_sessions", second)
     op.add_column("users", sa.Column("subject", sa.String(length=255), nullable=True))
     op.create_index(op.f("uq_users_subject"), "users", ["subject"], unique=True)
     for name, (kind, default) in REVIEW.items():
@@ -84,6 +86,7 @@ def downgrade() -> None:
         op.drop_column("reviews", name)
     op.drop_index(op.f("uq_users_subject"), "users")
     op.drop_column("users", "subject")
+    op.drop_column("web_sessions", "second_factor")
     for name in ("prevalence", *SITE):
         op.drop_column("sites", name)
 
