@@ -7,11 +7,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db.errors import Refused, Unknown
-from db.schema import AuditEvent, Authenticator, Review, Scan, Site, User, UserSite, WebSession
+from db.schema import AuditEvent, Authenticator, Review, Site, User, UserSite, WebSession
 from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.reading import ReviewView
-from db.words import Role, Verdict
+from db.words import Role
 
 
 @dataclass(frozen=True)
@@ -185,23 +185,12 @@ def recent_events(
         return session.scalar(select(func.count()).where(*same)) or 0
 
 
-def add_review(db: Database, scan_id: int, *, reader: UserView, verdict: Verdict, note: str) -> int:
-    """Append a reader's verdict; nothing earlier is changed."""
-    with db.writing() as session:
-        session.get_one(Scan, scan_id)
-        review = Review(scan_id=scan_id, reader_id=reader.id, verdict=verdict, note=note, at=now())
-        session.add(review)
-        session.flush()
-        record(session, reader.name, "reviewed", f"scan {scan_id}", {"verdict": verdict, "review": review.id})
-        return review.id
-
-
 def reviews(db: Database, scan_id: int) -> list[ReviewView]:
-    """The reviews of a scan, newest first."""
+    """Every review of a scan, newest first; for records. Who reads sees what `entries.entry` gives."""
     with db.reading() as session:
         joined = select(User.name, Review).join(User, Review.reader_id == User.id)
         rows = session.execute(joined.where(Review.scan_id == scan_id).order_by(Review.id.desc()))
-        return [ReviewView(name, row.verdict, row.note, row.at) for name, row in rows]
+        return [ReviewView.of(row, name) for name, row in rows]
 
 
 def _end_sessions(session: Session, user_id: int) -> None:

@@ -1,5 +1,7 @@
 """The reading room: worklist entries and their counts, how a site reads, stages of a review, cases, acknowledgements"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,12 +12,12 @@ depends_on = None
 
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 MOMENT = sa.DateTime(timezone=True)
-SITE = {
+SITE: dict[str, Any] = {
     "readers": (ID, "1"),
     "blind_first": (sa.Boolean(), sa.false()),
     "sample_share": (sa.Float(), "0"),
 }
-REVIEW = {
+REVIEW: dict[str, Any] = {
     "stage": (sa.String(length=12), "verdict"),
     "saw_score": (sa.Boolean(), sa.true()),
     "saw_others": (sa.Boolean(), sa.true()),
@@ -75,7 +77,7 @@ def downgrade() -> None:
     """Loses the tables entries and entry_counts (who holds what, which cleared scans were drawn), case_steps
     (laboratory results among them) and acknowledgements; of sites the columns readers, blind_first, sample_share and
     prevalence; of reviews stage, findings, saw_score and saw_others, so that an impression counts as a verdict; of
-    users subject: nobody signs in through another house."""
+    users subject, and of web_sessions second_factor: nobody signs in through another house."""
     for table in ("acknowledgements", "case_steps", "entry_counts", "entries"):
         op.drop_table(table)
     op.drop_index("ix_reviews_reader", "reviews")
@@ -162,8 +164,8 @@ def _create_records() -> None:
         _make_append_only(table)
 
 
-def _create_index(name: str, table: str, columns: tuple[str, ...], where: str | None, **more: object) -> None:
-    part = {} if where is None else {"sqlite_where": sa.text(where), "postgresql_where": sa.text(where)}
+def _create_index(name: str, table: str, columns: tuple[str, ...], where: str | None, **more: Any) -> None:
+    part: dict[str, Any] = {} if where is None else {"sqlite_where": sa.text(where), "postgresql_where": sa.text(where)}
     op.create_index(name, table, list(columns), **part, **more)
 
 
@@ -171,7 +173,7 @@ def _index_identifiers(*order: str) -> None:
     """Patients and studies, by the bytes of the text and within one in `order`; by the language's order without."""
     for name in ("patient", "study"):
         op.drop_index(f"ix_scans_{name}", "scans")
-        ops = {"postgresql_ops": {name: "varchar_pattern_ops"}} if order else {}
+        ops: dict[str, Any] = {"postgresql_ops": {name: "varchar_pattern_ops"}} if order else {}
         _create_index(f"ix_scans_{name}", "scans", (name, *order), f"{name} IS NOT NULL", **ops)
 
 
