@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.live import Live, Rules, Seen, figures
-from db.schema import AuditEvent, CaseStep, Entry, Outcome, Threshold
+from db.schema import AuditEvent, CaseStep, Entry, Outcome, Site, Threshold
 from db.store.connection import Database, now
 from db.words import Kind, State, Step
 
@@ -38,10 +38,13 @@ def _rules(session: Session, model_id: int, site_ids: set[int]) -> Rules:
 
 
 def _shares(session: Session, site_id: int) -> list[tuple[datetime, float]]:
-    """The shares that a site drew with, each since when, as the audit record has them."""
+    """The shares that a site drew with, each since when, as the audit record has them; where it has none, as the site
+    draws now."""
     same = (AuditEvent.action == SITE_SET, AuditEvent.object == f"site {site_id}")
     events = session.execute(select(AuditEvent.at, AuditEvent.detail).where(*same).order_by(AuditEvent.id))
-    return [(at, float(detail["sample_share"])) for at, detail in events if detail.get("sample_share") is not None]
+    noted = [(at, float(detail["sample_share"])) for at, detail in events if detail.get("sample_share") is not None]
+    site = session.get_one(Site, site_id)
+    return noted or [(site.created_at, site.sample_share)]
 
 
 def _seen(session: Session, site_ids: set[int], model_id: int, since: datetime) -> Iterable[Seen]:
