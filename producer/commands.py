@@ -60,7 +60,7 @@ site.add_command(site_settings.set_site)
 @click.option("--wait", "is_waiting", is_flag=True, default=False, help="Return once every scan has its outcome.")
 @click.option("--dry-run", is_flag=True, default=False, help="Only say what would be found.")
 @click.option("--urgent", is_flag=True, default=False, help="Before every routine batch.")
-@click.option("--manifest", type=FILE, default=None, help="CSV: path, patient, study, age, urgent.")
+@click.option("--manifest", type=FILE, default=None, help="CSV: path, patient, study, age, urgent, suspected, imaged.")
 @JSON
 def submit(
     folder: Path, site_name: str, is_waiting: bool, dry_run: bool, urgent: bool, manifest: Path | None, is_json: bool

@@ -53,11 +53,12 @@ LISTS = {  # name -> columns, and of which entries where not of all
 
 
 def upgrade() -> None:
+    """Changes the column protocol of chunks that wait: an older worker would score them and list nothing."""
+    op.execute("UPDATE chunks SET protocol = 3 WHERE completed_at IS NULL")
     for name, (kind, default) in SITE.items():
         op.add_column("sites", sa.Column(name, kind, server_default=default, nullable=False))
     op.add_column("sites", sa.Column("prevalence", sa.Float(), nullable=True))
-    second = sa.Column("second_factor", sa.Boolean(), server_default=sa.false(), nullable=False)
-    op.add_column("web_sessions", second)
+    op.add_column("web_sessions", sa.Column("second_factor", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("users", sa.Column("subject", sa.String(length=255), nullable=True))
     op.create_index(op.f("uq_users_subject"), "users", ["subject"], unique=True)
     for name, (kind, default) in REVIEW.items():
