@@ -46,11 +46,18 @@ TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("auth.try_code", "POST"): alike(DOOR, DOOR) | {"half": 401},
     ("auth.sign_out", "POST"): alike(DOOR, DOOR),
     ("worklist.index", "GET"): row(DOOR, 200, 200, "/batches", "/batches", centre="/batches"),
+    ("worklist.arbitration", "GET"): row(DOOR, 403, 403, 403, 403, arbiter=200),
+    ("worklist.search", "POST"): row(DOOR, 200, 200, 403, 403),
+    ("review.last", "GET"): row(DOOR, "/", "/", 403, 403),
     ("review.show", "GET"): row(DOOR, 200, 404, 403, 200),
     ("review.give_verdict", "POST"): row(DOOR, "/", 404, 403, 403),
     ("review.skip", "GET"): row(DOOR, "/", 404, 403, 403),
     ("review.image", "GET"): row(401, 200, 404, 403, 200),
     ("review.heat", "GET"): row(401, 200, 404, 403, 200),
+    ("review.model_input", "GET"): row(401, 200, 404, 403, 200),
+    ("review.seen", "POST"): row(DOOR, 200, 404, 403, 403),
+    ("review.hold", "POST"): row(DOOR, 200, 404, 403, 403),
+    ("review.release", "POST"): row(DOOR, 200, 404, 403, 403),
     ("batches.index", "GET"): alike(DOOR, 200),
     ("batches.progress", "GET"): alike(401, 200),
     ("batches.show", "GET"): row(DOOR, 200, 404, 200, 200, centre=200),
@@ -58,6 +65,11 @@ TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("unscreened.index", "GET"): row(DOOR, 200, 200, 403, 403, centre=200),
     ("unscreened.acknowledge", "POST"): row(DOOR, "/unscreened", 404, 403, 403, centre="/unscreened"),
     ("unscreened.send_again", "POST"): row(DOOR, "/unscreened", 404, 403, 403, centre="/unscreened"),
+    ("cases.index", "GET"): row(DOOR, 200, 200, 403, 403, centre=200),
+    ("cases.search", "POST"): row(DOOR, 200, 200, 403, 403, centre=200),
+    ("cases.upload", "POST"): row(DOOR, 400, 400, 403, 403, centre=400),
+    ("cases.show", "GET"): row(DOOR, 200, 404, 403, 403, centre=200),
+    ("cases.add", "POST"): row(DOOR, 400, 404, 403, 403, centre=400),
     ("account.index", "GET"): alike(DOOR, 200),
     ("account.change_password", "POST"): alike(DOOR, 400),
     ("codes.index", "GET"): alike(DOOR, 200),
@@ -65,6 +77,7 @@ TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("codes.confirm", "POST"): alike(DOOR, "/account/codes"),
 }
 FORM = {"verdict": "confirm", "reason": "a reason that is long enough", "name": "x", "password": "not it", "code": "0"}
+FORM |= {"text": "patient"}
 
 
 @pytest.fixture
