@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db.errors import Refused
 from db.moments import stated, zone_of
 from db.schema import Batch, CaseStep, Outcome, Scan, Site
+from db.store.audit import record
 from db.store.cases import NOTE_CHARACTERS, SOON, append
 from db.store.connection import Database, now
 from db.words import LabResult, Reason, Step
@@ -89,6 +90,8 @@ def import_results(db: Database, text: Iterable[str], *, site_id: int, by: str) 
                 done.counts[fate] += 1
                 if why:
                     done.problems.append(Problem(number, fate, why))
+    with db.writing() as session:
+        record(session, by, "laboratory_imported", f"site {site_id}", {str(fate): n for fate, n in done.counts.items()})
     return done
 
 
