@@ -19,7 +19,6 @@ from db.schema import AuditEvent, Outcome
 from db.store import audit as record
 from db.store import models, people, reading, scoring, thresholds, worklist
 from db.store.connection import connect
-from db.store.sites import site_named
 from db.store.thresholds import LastNight
 from db.words import Exit, Role
 from producer import submission
@@ -586,7 +585,7 @@ def test_a_higher_threshold_takes_scans_off_the_list_and_the_same_one_changes_no
 
     assert (done.newly_flagged, done.no_longer_flagged) == (0, 1)
     assert (again.newly_flagged, again.no_longer_flagged) == (0, 0)
-    assert worklist.unread(db, site_ids={1}, model_id=model.id) == 2
+    assert len(worklist.unread_everywhere(db, model.id)) == 2
     assert len(thresholds.history(db, model.id)) == 2
 
 
@@ -656,8 +655,8 @@ def screened(house, tmp_path):
 
 
 def pictures(db):
-    listed = worklist.page(db, site_ids={site_named(db, "local").id}, model_id=models.active(db).id)
-    return [derived_path(db.config.derived, item.key, "image") for item in listed]
+    listed = worklist.unread_everywhere(db, models.active(db).id)
+    return [derived_path(db.config.derived, scan.key, "image") for scan in listed]
 
 
 def test_newly_flagged_scans_get_the_pictures_that_scoring_did_not_keep(house, screened):

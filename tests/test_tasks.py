@@ -160,7 +160,7 @@ def test_a_flagged_scan_keeps_a_lossless_copy_what_the_model_saw_and_a_heat_map_
 
     night.work()
 
-    kept = [item.key for item in worklist.page(night.db, site_ids={1}, model_id=night.model.id)]
+    kept = [scan.key for scan in worklist.unread_everywhere(night.db, night.model.id)]
     assert len(kept) == 1
     copy, seen, heat = (
         cv2.imread(str(derived_path(night.hand.config.derived, kept[0], kind)), cv2.IMREAD_UNCHANGED)
