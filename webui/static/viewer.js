@@ -123,8 +123,7 @@ class Viewer {
     this.box = entry?.devicePixelContentBoxSize?.[0] ?? this.box;
     if (!this.isReady) return;
     const { clientWidth, clientHeight } = this.parts.picture;
-    const columns = this.box?.inlineSize ?? Math.round(clientWidth * devicePixelRatio);
-    const rows = this.box?.blockSize ?? Math.round(clientHeight * devicePixelRatio);
+    const [columns, rows] = [pixels(clientWidth, this.box?.inlineSize), pixels(clientHeight, this.box?.blockSize)];
     if (columns === this.view.columns && rows === this.view.rows) return;
     for (const canvas of [this.parts.picture, this.parts.overlay]) Object.assign(canvas, { width: columns, height: rows });
     this.view.resize(columns, rows);
@@ -234,6 +233,12 @@ class Viewer {
     const now = { level: (low + high) / 2, width: high - low, [name]: Number(this.parts[name].value) };
     this.setWindow(between(now.level - now.width / 2, now.level + now.width / 2));
   }
+}
+
+/** Device pixels along a side: as the browser counts them, unless it counts others (some do when asked to pretend). */
+function pixels(side, counted) {
+  const expected = side * devicePixelRatio;
+  return Math.abs(counted - expected) <= 1 ? counted : Math.round(expected);
 }
 
 function plain(address, text) {

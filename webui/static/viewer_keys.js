@@ -1,42 +1,26 @@
-// Keys of the viewer. They work on the whole page as the verdict's do, but never in a text field, under an open dialog,
-// or where the key already means something to the control that has the focus.
+// Keys of the viewer. They work on the whole page as the verdict's do, under the page's own rules for keys (onKeys).
 
-const SHORTCUTS = "nightread.shortcuts"; // as nightread.js: "off" turns letters off (WCAG 2.1.4)
+import { onKeys } from "./nightread.js";
+
 const TOOLS = {
   m: "heat", x: "crop", i: "invert", g: "lens", t: "ruler", l: "left", r: "right", h: "mirror", v: "flip",
   "-": "out", "+": "in", "=": "fit", 0: "one",
 };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const MAY_REPEAT = new Set(["-", "+"]);
-const CONTROLS = "a, button, input, select, textarea, summary, [contenteditable], [role=toolbar]";
-const TEXT = "textarea, select, [contenteditable], input:not([type=radio], [type=checkbox], [type=range])";
+const CONTROLS = "a, button, input, select, textarea, summary, [role=toolbar]"; // there arrows are the page's
 
 export function listenToKeys(viewer, signal) {
-  document.addEventListener("keydown", (event) => {
-    if (isTaken(event)) return;
-    if (event.key.length === 1 && !lettersAreShortcuts()) return;
-    if (press(viewer, event)) event.preventDefault();
-  }, { signal });
-  document.addEventListener("keyup", (event) => {
-    if (event.key === " ") viewer.hand.releaseSpace();
-  }, { signal });
+  onKeys((key, event) => press(viewer, key, event), { signal });
+  document.addEventListener("keyup", (event) => { if (event.key === " ") viewer.hand.releaseSpace(); }, { signal });
   window.addEventListener("blur", () => viewer.hand.forgetSpace(), { signal });
 }
 
-function isTaken({ defaultPrevented, ctrlKey, altKey, metaKey, target }) {
-  return defaultPrevented || ctrlKey || altKey || metaKey || target.matches(TEXT) || document.querySelector("dialog[open]");
-}
-
-function lettersAreShortcuts() {
-  try { return localStorage.getItem(SHORTCUTS) !== "off"; } catch { return true; }
-}
-
-function press(viewer, event) {
-  const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+function press(viewer, key, event) {
   if (key in ARROWS) return arrow(viewer, event, ARROWS[key]);
   if (key === "Enter") return event.target === viewer.stage && viewer.hand.changeEnds();
   if (key === "Escape") return viewer.hand.leave();
-  if (key === " ") return !event.target.closest(CONTROLS) && viewer.hand.holdSpace();
+  if (key === " ") return viewer.hand.holdSpace();
   if (event.repeat && !MAY_REPEAT.has(key)) return key in TOOLS;
   if (key >= "1" && key <= "9") return viewer.choose(Number(key));
   return key in TOOLS && viewer.act(TOOLS[key]);
