@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.live import Live, Rules, Seen, figures
-from db.schema import AuditEvent, CaseStep, Entry, Outcome, Site, Threshold
+from db.schema import AuditEvent, Batch, CaseStep, Entry, Outcome, Site, Threshold
 from db.store.connection import Database, now
 from db.words import Kind, State, Step
 
@@ -27,6 +27,14 @@ def live(
         rules = _rules(session, model_id, site_ids)
         at = rules.values[-1] if threshold is None else threshold
         return figures(_seen(session, site_ids, model_id, since), rules, site_ids=site_ids, threshold=at)
+
+
+def of_batch(db: Database, batch_id: int) -> Live:
+    """The figures of a batch's site and model over the PERIOD that ends now."""
+    with db.reading() as session:
+        batch = session.get_one(Batch, batch_id)
+        site_id, model_id = batch.site_id, batch.trained_model_id
+    return live(db, site_ids={site_id}, model_id=model_id)[site_id]
 
 
 def _rules(session: Session, model_id: int, site_ids: set[int]) -> Rules:
