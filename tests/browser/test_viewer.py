@@ -299,6 +299,16 @@ def test_a_picture_of_another_kind_is_shown_plainly_and_says_why(table, page):
     assert page.locator(".viewer button:not(:disabled)").count() == 0
 
 
+def test_a_browser_that_cannot_inflate_shows_the_picture_plainly(table, page):
+    table.lay(png(noise(40, 30)))
+    page.add_init_script("delete globalThis.DecompressionStream")
+
+    assert not table.open(page)
+
+    assert attribute(page, "state") == "plain"
+    assert "too old" in page.locator("[data-part=message]").inner_text()
+
+
 def test_a_picture_that_does_not_come_says_so(table, page):
     table.lay(png(noise(40, 30)))
     table.open(page, is_mounted=False)
@@ -527,6 +537,30 @@ def test_the_picture_moves_with_the_pointer(table, page, how):
     assert (matrix(page)[:, 2] - origin).tolist() == [37, -21]
     assert now(page) == window
     assert float(attribute(page, "zoom")) == 1  # Space did not reset
+
+
+def test_two_fingers_zoom_and_move(table, window):
+    table.lay(png(noise(900, 700)))
+    page = window(viewport=SMALL, has_touch=True)
+    table.open(page)
+    page.keyboard.press("0")
+    facing, box = now(page), stage(page)
+    tools = page.context.new_cdp_session(page)
+
+    def touch(kind, *fingers):
+        points = [{"x": box["x"] + x, "y": box["y"] + 200, "id": number} for number, x in enumerate(fingers)]
+        tools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 200, 300)
+    between = to_picture(page, box["x"] + 250, box["y"] + 200)
+    touch("touchMove", 180, 340)
+    touch("touchMove", 160, 380)
+    touch("touchEnd")
+
+    zoom = float(attribute(page, "zoom"))
+    assert zoom == pytest.approx(2.2, rel=0.02)
+    assert np.abs(to_picture(page, box["x"] + 270, box["y"] + 200) - between).max() <= 3
+    assert now(page) == facing
 
 
 def test_keys_zoom_fit_move_and_reset(table, page):

@@ -6,7 +6,7 @@ const MOST_PIXELS = 64_000_000; // as workers.images.Limits
 const PIECE = 1 << 16; // compressed bytes inflated in one go
 const PATIENCE = 8; // milliseconds of work after which the page gets a turn
 
-/** Why a file was refused: `code` is not_png, damaged, cut_short, kind, interlaced or large. */
+/** Why a file was refused: `code` is not_png, damaged, cut_short, kind, interlaced, large or old_browser. */
 export class UnreadablePng extends Error {
   constructor(code) {
     super(`PNG refused: ${code}`);
@@ -19,6 +19,7 @@ export class UnreadablePng extends Error {
  * Gives the page a turn every few milliseconds. Rejects with UnreadablePng.
  */
 export async function decode(bytes) {
+  if (!globalThis.DecompressionStream) throw new UnreadablePng("old_browser");
   const { header, parts } = chunks(bytes);
   const rows = new Rows(header);
   await inflate(parts, (piece) => rows.take(piece));
