@@ -24,7 +24,7 @@ from deploy.queue_versions import Version
 from workers import devices, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
-LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of review copies and heat maps
+LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of pictures
 CLOCK_SECONDS = 5.0
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 SECRETS = ("passwords.txt", "audit.key", "web.secret")
