@@ -20,10 +20,10 @@ from werkzeug.test import TestResponse
 from db.files import derived_path
 from db.schema import AuditEvent, Scan, Site
 from db.settings import Settings
-from db.store import codes, intake, models, people, scoring
+from db.store import codes, entries, intake, models, people, scoring
 from db.store.connection import connect
 from db.store.sites import add_site, every_site
-from db.words import Cause, Reason, Role
+from db.words import Cause, Reason, Role, Stage, State, Verdict
 from webui import create_app, passwords, totp
 from workers.preprocessing import prepare
 
@@ -144,6 +144,19 @@ class ReadingRoom:
         file = Found(**{"score": 0.9, **fields})
         batch = self.night(file, root=f"/nights/{file.path}", pictures=True)
         return self.keys(batch)[file.path]
+
+    def says(self, by: str, key: str, verdict: str, *, stage: Stage = Stage.VERDICT, **said: object) -> State:
+        """What a reader says of a scan; where its entry stands then."""
+        me = people.user_named(self.db, by)
+        return entries.add_review(self.db, self.scan_id(key), me=me, stage=stage, verdict=Verdict(verdict), **said)
+
+    def entry(self, key: str, by: str = "dr-a") -> entries.EntryView | None:
+        """A scan's entry as somebody may see it."""
+        return entries.entry(self.db, self.scan_id(key), me=people.user_named(self.db, by))
+
+    def holds(self, by: str, key: str) -> bool:
+        """Somebody has the scan open from now on."""
+        return entries.hold(self.db, self.scan_id(key), me=people.user_named(self.db, by))
 
     def picture(self, key: str, file: Found) -> None:
         grey = chest(*file.shape, seed=file.seed)

@@ -1,5 +1,5 @@
 """The links at the top of every page: a page's module asks for one with `LINK = (words, roles, order)`. A module whose
-pages belong to another's link says so with `UNDER = "that module"`. One with `nav_count()` has that number in its link."""
+pages belong to another's link says so with `UNDER = "that module"`; one with `nav_count()` has that number in it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

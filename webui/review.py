@@ -212,7 +212,7 @@ def _on_from(scan: ScanView, said: verdicts.Said, state: State) -> ResponseRetur
 
 def _told(scan: ScanView, following: str | None, listed: worklist.Filters) -> dict[str, Any]:
     address = scan_page.address(following, listed, model_id=scan.model_id)
-    return {"next": following, "address": address, "left": scan_page.left(scan.model_id)}
+    return {"next": following, "address": address, "left": scan_page.left(scan.model_id, listed)}
 
 
 def _picture(scan: ScanView, kind: str) -> ResponseReturnValue:

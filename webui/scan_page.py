@@ -10,8 +10,8 @@ from db.store import worklist
 from db.store.entries import EntryView
 from db.store.reading import ReviewView, ScanView
 from db.store.worklist import Filters
-from db.words import Stage, State
-from webui import display, filters, onward, verdicts
+from db.words import Role, Stage, State
+from webui import cases, display, filters, onward, verdicts
 from webui.guard import READS, database, me
 from webui.seeing import Seen, seen
 from webui.text import _, ngettext
@@ -50,11 +50,12 @@ def render(scan: ScanView, entry: EntryView | None, *, said: Said | None = None,
         states=verdicts.STATES,
         findings=database().config.findings,
         note_characters=verdicts.NOTE_CHARACTERS,
-        left=left(scan.model_id) if me().role in READS else "",
+        left=left(scan.model_id, listed) if me().role in READS else "",
         next_key=following,
         next_address=address(following, listed, model_id=scan.model_id) if following else None,
         listed=filters.written(listed),
         last_mine=_last_mine(entry),
+        case=cases.of(scan.scan_id),
         **_pictures(scan, outcome),
     )
 
@@ -69,18 +70,19 @@ def address(key: str | None, listed: Filters, *, model_id: int) -> str:
     kept: dict[str, Any] = dict(filters.written(listed))
     if key:
         return url_for("review.show", key=key, **kept)
-    if kept.pop("state", None) == State.ARBITER:
+    if listed.state == State.ARBITER and me().role == Role.ARBITER:
         return url_for("worklist.arbitration", model=model_id)
     return url_for("worklist.index", model=model_id, **kept)
 
 
-def left(model_id: int) -> str:
-    """How much is left to read, and about how long that takes at the reader's pace."""
+def left(model_id: int, listed: Filters) -> str:
+    """How much is left to read, and about how long that takes at the reader's pace; for an arbiter, to decide."""
     counts = worklist.counts(database(), me=me(), model_id=model_id)
-    n = counts.unread + counts.second
-    words = ngettext("%s left to read", "%s left to read", n) % f"{n:,}"
+    if listed.state == State.ARBITER:
+        return ngettext("%s left to decide", "%s left to decide", counts.arbiter) % f"{counts.arbiter:,}"
+    words = ngettext("%s left to read", "%s left to read", counts.to_read) % f"{counts.to_read:,}"
     pace = worklist.pace(database(), me=me())
-    return f"{words} · {display.estimate(n * pace)}" if pace and n else words
+    return f"{words} · {display.estimate(counts.to_read * pace)}" if pace and counts.to_read else words
 
 
 def _form(scan: ScanView, entry: EntryView | None, said: Said | None) -> Form | None:

@@ -25,10 +25,10 @@ class Choice:
 
 
 CHOICES: Mapping[Verdict, Choice] = {
-    Verdict.CONFIRM: Choice("C", _("Confirm"), _("suspicious: act on it")),
+    Verdict.CONFIRM: Choice("C", _("Confirm"), _("suspicious")),
     Verdict.DISMISS: Choice("D", _("Dismiss"), _("nothing suspicious")),
-    Verdict.UNSURE: Choice("U", _("Unsure"), _("needs another look")),
-    Verdict.REPEAT: Choice("P", _("Repeat"), _("take the image again")),
+    Verdict.UNSURE: Choice("U", _("Unsure"), _("another look")),
+    Verdict.REPEAT: Choice("P", _("Repeat"), _("take it again")),
 }
 STAGES: Mapping[Stage, str] = {
     Stage.IMPRESSION: _("Your first impression"),
@@ -106,7 +106,7 @@ def before(entry: EntryView | None, *, is_again: bool) -> ReviewView | None:
 def thanks(said: Said, state: State) -> str:
     """What is told once it is saved."""
     if said.stage == Stage.IMPRESSION:
-        return _("Impression saved: %s. Now with the score: the same key once more, or Enter, keeps it.") % said.verdict
+        return _("Impression saved: %s. The same key, or Enter, keeps it.") % said.verdict
     words = {
         State.SECOND: _("Saved: %s. A second reader reads it, too."),
         State.ARBITER: _("Saved: %s. It goes to an arbiter."),
