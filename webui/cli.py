@@ -9,7 +9,7 @@ import click
 from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
-from db.store import codes, people
+from db.store import codes, links, people
 from db.store.chain import Head
 from db.store.connection import database
 from db.store.sites import every_site, site_named
@@ -32,7 +32,7 @@ def web(host: str | None, port: int | None) -> int:
 
 @click.group()
 def user() -> None:
-    """Who may sign in: add, list, grant, reset, disable."""
+    """Who may sign in: add, list, grant, link, reset, disable."""
 
 
 @user.command("add")
@@ -67,6 +67,7 @@ def list_users(as_json: bool) -> None:
             "sites": sorted(names[site_id] for site_id in each.site_ids),
             "disabled": each.disabled_at.isoformat() if each.disabled_at else None,
             "codes": each.has_codes,
+            "subject": each.subject,
         }
         for each in people.users(db)
     ]
@@ -75,8 +76,8 @@ def list_users(as_json: bool) -> None:
         return
     for row in rows:
         state = "disabled" if row["disabled"] else "active"
-        door = "password and code" if row["codes"] else "password"
-        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {door:18} {', '.join(row['sites']) or '(no site)'}")
+        door = ("password and code" if row["codes"] else "password") + (", sso" if row["subject"] else "")
+        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {door:22} {', '.join(row['sites']) or '(no site)'}")
 
 
 @user.command("grant")
@@ -90,6 +91,22 @@ def grant(name: str, sites: tuple[str, ...], as_json: bool) -> None:
     for site in found:
         people.give_site(db, known.id, site.id, by=_operator())
     _tell({"user": name, "sites": list(sites)}, as_json, f"{name} may open the scans of {', '.join(sites)}")
+
+
+@user.command("link")
+@click.argument("name")
+@click.option("--subject", default=None, metavar="SUB", help="As whom the identity provider knows them (claim `sub`).")
+@click.option("--none", "is_none", is_flag=True, default=False, help="Nobody comes in as them by single sign-on.")
+@as_json_option
+def link(name: str, subject: str | None, is_none: bool, as_json: bool) -> None:
+    """Let somebody in by single sign-on, or no longer; sessions of theirs end. Their password stays good."""
+    if (subject is None) != is_none:
+        raise click.UsageError("give --subject SUB, or --none")
+    db = database()
+    issuer = db.config.oidc_issuer
+    links.link(db, people.user_named(db, name).id, issuer=issuer, subject=subject, by=_operator())
+    told = f"{name} comes in as {subject!r} of {issuer}" if subject else f"nobody comes in as {name} by single sign-on"
+    _tell({"user": name, "issuer": issuer if subject else None, "subject": subject}, as_json, told)
 
 
 @user.command("disable")

@@ -136,7 +136,8 @@ def _admit() -> ResponseReturnValue | None:
     g.visit, g.user = visit, visit.user
     if view is not None and visit.user.role not in getattr(view, "roles", ()):
         abort(403)
-    if database().config.require_totp and not visit.user.has_codes and not getattr(view, "enrols", False):
+    has_second = visit.user.has_codes or visit.second_factor
+    if database().config.require_totp and not has_second and not getattr(view, "enrols", False):
         return _ask_to_enrol()
     return None
 
