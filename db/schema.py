@@ -428,11 +428,12 @@ class Entry(Base):
 
 
 class EntryCount(Base):
-    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows."""
+    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows. No
+    foreign keys: a verdict that makes a new row would wait for whoever holds site or model, and may wait for it."""
 
     __tablename__ = "entry_counts"
-    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"), primary_key=True)
-    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), primary_key=True)
+    site_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    trained_model_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(12), primary_key=True)
     # Of those in state `second`, who read them first: that reader's list leaves them out. 0 in every other state.
     reader_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -78,22 +78,22 @@ def enlist(session: Session, batch_id: int, outcomes: Sequence[Outcome], drawn: 
 def reconsider(session: Session, trained_model_id: int) -> None:
     """After a model's flags changed: entries for what is newly flagged, also where it had been withdrawn; what is no
     longer flagged, and was neither read nor drawn, is withdrawn."""
-    _add_flagged(session, trained_model_id)
+    by = Counter(_add_flagged(session, trained_model_id))
     is_flagged = exists().where(
         Outcome.scan_id == Entry.scan_id, Outcome.trained_model_id == trained_model_id, Outcome.flagged.is_(True)
     )
-    _move(session, trained_model_id, State.WITHDRAWN, State.UNREAD, is_flagged)
-    _move(session, trained_model_id, State.UNREAD, State.WITHDRAWN, ~is_flagged, Entry.share.is_(None))
+    by.update(_move(session, trained_model_id, State.WITHDRAWN, State.UNREAD, is_flagged))
+    by.update(_move(session, trained_model_id, State.UNREAD, State.WITHDRAWN, ~is_flagged, Entry.share.is_(None)))
+    tallies.change(session, by)
 
 
-def by_choice(session: Session, outcome: Outcome, batch: Batch) -> None:
-    """An entry for a scored scan that is on no list, because a reader has something to say of it; nothing happens
-    where another reader's came first. The model's row must be held (`held_threshold`)."""
+def by_choice(session: Session, outcome: Outcome, batch: Batch) -> bool:
+    """An entry for a scored scan that is on no list, because a reader has something to say of it; not counted yet.
+    False where another reader's came first. The model's row must be held (`held_threshold`)."""
     values = (outcome.scan_id, batch.trained_model_id, batch.site_id, batch.id, outcome.score, outcome.score)
     fields = dict(zip(NAMES, (*values, None, False, 1, State.UNREAD), strict=True))
     adding = insert_into(session, Entry).values(**fields, submitted_at=batch.submitted_at)
-    if session.scalar(adding.on_conflict_do_nothing().returning(Entry.id)) is not None:
-        tallies.change(session, {Key(batch.site_id, batch.trained_model_id, State.UNREAD, NOBODY): 1})
+    return session.scalar(adding.on_conflict_do_nothing().returning(Entry.id)) is not None
 
 
 def _ways(session: Session, batch_id: int) -> _Ways:
@@ -102,7 +102,8 @@ def _ways(session: Session, batch_id: int) -> _Ways:
     return _Ways(*row)
 
 
-def _add_flagged(session: Session, trained_model_id: int) -> None:
+def _add_flagged(session: Session, trained_model_id: int) -> dict[Key, int]:
+    """Make the entries that are missing; what that adds to the counts."""
     samples = Site.sample_share > 0
     columns = select(
         Scan.id,
@@ -128,22 +129,18 @@ def _add_flagged(session: Session, trained_model_id: int) -> None:
         .order_by(Scan.id)
     )
     adding = insert_into(session, Entry).from_select([*NAMES, "submitted_at"], flagged, include_defaults=False)
-    _tally(session, trained_model_id, session.scalars(adding.returning(Entry.site_id)).all(), None, State.UNREAD)
+    sites = Counter(session.scalars(adding.returning(Entry.site_id)))
+    return {Key(site_id, trained_model_id, State.UNREAD, NOBODY): number for site_id, number in sites.items()}
 
 
-def _move(session: Session, trained_model_id: int, before: State, after: State, *where: ColumnElement[bool]) -> None:
+def _move(
+    session: Session, trained_model_id: int, before: State, after: State, *where: ColumnElement[bool]
+) -> dict[Key, int]:
+    """Take entries from one state to another; what that adds to the counts."""
     of_model = Entry.trained_model_id == trained_model_id, Entry.state == before
     moving = update(Entry).where(*of_model, *where).values(state=after).returning(Entry.site_id)
-    sites = session.scalars(moving.execution_options(synchronize_session=False)).all()
-    _tally(session, trained_model_id, sites, before, after)
-
-
-def _tally(
-    session: Session, trained_model_id: int, site_ids: Sequence[int], before: State | None, after: State
-) -> None:
-    by: dict[Key, int] = {}
-    for site_id, number in Counter(site_ids).items():
-        by[Key(site_id, trained_model_id, after, NOBODY)] = number
-        if before is not None:
-            by[Key(site_id, trained_model_id, before, NOBODY)] = -number
-    tallies.change(session, by)
+    sites = Counter(session.scalars(moving.execution_options(synchronize_session=False)))
+    moves = (
+        (state, sign * number, site) for site, number in sites.items() for state, sign in ((before, -1), (after, 1))
+    )
+    return {Key(site_id, trained_model_id, state, NOBODY): number for state, number, site_id in moves}

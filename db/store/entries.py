@@ -105,7 +105,7 @@ def add_review(
     if me.role not in READ:
         raise Refused("only readers give verdicts")
     with db.writing() as session:
-        listed = _listed(session, scan_id, me)
+        listed, was_listed = _listed(session, scan_id, me)
         earlier = session.scalars(select(Review).where(Review.scan_id == scan_id).order_by(Review.id)).all()
         standing = _standing(listed, earlier, me)
         _refuse(standing, stage)
@@ -123,7 +123,10 @@ def add_review(
         session.add(review)
         session.flush()
         if stage != Stage.IMPRESSION:
-            _settle(session, listed, [*earlier, review], me)
+            before = tallies.key_of(listed) if was_listed else None
+            _settle(listed, [*earlier, review], me)
+            session.flush()
+            tallies.change(session, tallies.moved(before, tallies.key_of(listed)))
         detail = {"entry": listed.id, "review": review.id, "stage": stage, "verdict": verdict, "state": listed.state}
         record(session, me.name, "reviewed", f"scan {scan_id}", detail)
         return State(listed.state)
@@ -191,19 +194,19 @@ def _standing(of: Entry, reviews: Sequence[Review], me: UserView) -> Standing:
     return Standing(State(of.state), of.blind, me.role, mine)
 
 
-def _listed(session: Session, scan_id: int, me: UserView) -> Entry:
-    """The entry, to be changed by nobody else until the transaction ends; made where the scan was on no list."""
+def _listed(session: Session, scan_id: int, me: UserView) -> tuple[Entry, bool]:
+    """The entry, to be changed by nobody else until the transaction ends, and whether it was there: it is made where
+    the scan was on no list."""
     locked = select(Entry).where(Entry.scan_id == scan_id).with_for_update(key_share=True)
     found = session.scalar(locked)
-    if found is None:
-        _list_by_choice(session, scan_id, me)
-        found = session.scalars(locked).one()
+    is_new = found is None and _list_by_choice(session, scan_id, me)
+    found = found or session.scalars(locked).one()
     if found.site_id not in me.site_ids:
         raise Unknown("no such scan")
-    return found
+    return found, not is_new
 
 
-def _list_by_choice(session: Session, scan_id: int, me: UserView) -> None:
+def _list_by_choice(session: Session, scan_id: int, me: UserView) -> bool:
     batch = session.scalar(select(Batch).join(Scan, Scan.batch_id == Batch.id).where(Scan.id == scan_id))
     if batch is None or batch.site_id not in me.site_ids:
         raise Unknown("no such scan")
@@ -213,7 +216,7 @@ def _list_by_choice(session: Session, scan_id: int, me: UserView) -> None:
     outcome = session.scalar(current)
     if outcome is None or outcome.kind != Kind.SCORED:
         raise Refused("only a scored scan takes a verdict")
-    enlisting.by_choice(session, outcome, batch)
+    return enlisting.by_choice(session, outcome, batch)
 
 
 def _refuse(standing: Standing, stage: Stage) -> None:
@@ -231,14 +234,11 @@ def _is_decisive_of_others(review: Review, me: UserView) -> bool:
     return review.reader_id != me.id and review.stage != Stage.IMPRESSION
 
 
-def _settle(session: Session, of: Entry, reviews: Sequence[Review], me: UserView) -> None:
-    """Where the entry stands after these reviews, oldest first, and its counts; `me` lets go of it."""
-    before = tallies.key_of(of)
+def _settle(of: Entry, reviews: Sequence[Review], me: UserView) -> None:
+    """Where the entry stands after these reviews, oldest first; `me` lets go of it."""
     said = [Said(review.reader_id, Stage(review.stage), Verdict(review.verdict)) for review in reviews]
     of.state, of.verdict = decide(said, of.readers)
     of.first_reader_id = next((one.reader_id for one in said if one.stage == Stage.VERDICT), None)
     of.decided_at = now() if of.state == State.DONE else None
     if of.holder_id == me.id:
         of.holder_id = of.held_since = of.held_until = None
-    session.flush()
-    tallies.change(session, tallies.moved([(before, tallies.key_of(of))]))

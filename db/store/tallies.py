@@ -2,11 +2,11 @@
 counts rows.
 
 Nothing is lost and nobody waits for each other in a circle: a change is an addition in SQL (never a number written
-over another), and every transaction changes its entries first, then its counts in the order of their keys, then the
-audit record."""
+over another), and every transaction changes its entries first, then all its counts at once in the order of their keys
+(`change` is called once), then the audit record."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -55,14 +55,11 @@ def change(session: Session, by: Mapping[Key, int]) -> None:
             session.execute(added.on_conflict_do_update(index_elements=same, set_={"count": total}))
 
 
-def moved(moves: Iterable[tuple[Key | None, Key | None]]) -> Counter[Key]:
-    """What entries that went from one key to another change; None: from or to nowhere."""
-    by: Counter[Key] = Counter()
-    for before, after in moves:
-        if before is not None:
-            by[before] -= 1
-        if after is not None:
-            by[after] += 1
+def moved(before: Key | None, after: Key) -> Counter[Key]:
+    """What an entry that went from one key to another changes; None: it is new."""
+    by = Counter([after])
+    if before is not None:
+        by[before] -= 1
     return by
 
 

@@ -129,7 +129,6 @@ def _create_entries() -> None:
         sa.Column("state", sa.String(length=12), nullable=False),
         sa.Column("reader_id", ID, nullable=False),
         sa.Column("count", ID, nullable=False),
-        *_keys("entry_counts", site_id="sites", trained_model_id="trained_models"),
         sa.PrimaryKeyConstraint("site_id", "trained_model_id", "state", "reader_id", name=op.f("pk_entry_counts")),
     )
 
