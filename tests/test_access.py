@@ -65,6 +65,7 @@ TABLE: dict[tuple[str, str], dict[str, object]] = {
     ("batches.show", "GET"): row(DOOR, 200, 404, 200, 200, centre=200),
     ("batches.open_batch", "POST"): row(DOOR, 403, 403, "/batches/1", "/batches/1"),
     ("batches.export", "GET"): row(DOOR, 200, 404, 403, 200, centre=200),
+    ("quality.index", "GET"): row(DOOR, 403, 403, 200, 200, arbiter=200),
     ("unscreened.index", "GET"): row(DOOR, 200, 200, 403, 403, centre=200),
     ("unscreened.acknowledge", "POST"): row(DOOR, "/unscreened", 404, 403, 403, centre="/unscreened"),
     ("unscreened.send_again", "POST"): row(DOOR, "/unscreened", 404, 403, 403, centre="/unscreened"),

@@ -15,7 +15,7 @@ from db.store.connection import connect
 from webui import display, errors, guard, headers, navigation, text
 
 # A page is one module with a `bp`, one template and one name here.
-PAGES = ("auth", "worklist", "review", "batches", "unscreened", "cases", "account", "codes", "sso")
+PAGES = ("auth", "worklist", "review", "batches", "unscreened", "quality", "cases", "account", "codes", "sso")
 
 MOST_BYTES = 256 * 1024  # of a form: a note of 10,000 characters in any script
 

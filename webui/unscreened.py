@@ -17,7 +17,7 @@ bp = Blueprint("unscreened", __name__)
 LINK = (_("Not screened"), LISTS, 25)
 PAGE = 50
 MOST_COUNTED = 100  # in the navigation: beyond that it says "99+"
-COUNT_SECONDS = 20.0  # a count in the navigation may be as old as this
+COUNT_SECONDS = 60.0  # a count in the navigation may be as old as this
 STANDINGS = {
     Standing.OPEN: (_("Open"), _("nobody has seen to them yet")),
     Standing.ACKNOWLEDGED: (_("Acknowledged"), _("somebody took note, and said what follows")),

@@ -28,6 +28,8 @@ NOTE_CHARACTERS = 3, 2_000
 # Written out, as the partial indexes have them: SQLite knows them again by their text.
 _SCORED: ColumnElement[str] = literal_column("'scored'")
 _REPEAT: ColumnElement[str] = literal_column("'repeat'")
+# Added where a column's index would lead through every scan: a sum is in no index. SQLite would take it otherwise.
+_NO_INDEX: ColumnElement[int] = literal_column("0")
 
 
 class Standing(StrEnum):
@@ -80,11 +82,11 @@ def page(
     """Scans of these sites that stand so, newest first; `after` is the scan id of the last one of the page before."""
     found: list[Unscreened] = []
     with db.reading() as session:
-        for columns, stands in (_unscreened(site_ids), _repeats(site_ids)):
+        for (columns, stands), place in zip(_both(site_ids), (Outcome.scan_id, Entry.scan_id), strict=True):
             wanted = columns.where(stands == standing)
             if after is not None:
-                wanted = wanted.where(Scan.id < after)
-            found += [_view(row) for row in session.execute(wanted.order_by(Scan.id.desc()).limit(limit))]
+                wanted = wanted.where(place < after)
+            found += [_view(row) for row in session.execute(wanted.order_by(place.desc()).limit(limit))]
         newest = sorted(found, key=lambda one: -one.scan_id)[:limit]
         return [_with_note(session, one) for one in newest] if standing == Standing.ACKNOWLEDGED else newest
 
@@ -93,7 +95,7 @@ def counts(db: Database, *, site_ids: set[int]) -> dict[Standing, int]:
     """How many scans of these sites stand how. Looks at everything that could not be screened."""
     totals = dict.fromkeys(Standing, 0)
     with db.reading() as session:
-        for columns, stands in (_unscreened(site_ids), _repeats(site_ids)):
+        for columns, stands in _both(site_ids):
             grouped = columns.with_only_columns(stands, func.count()).group_by(stands)
             for standing, count in session.execute(grouped):
                 totals[Standing(standing)] += count
@@ -104,7 +106,7 @@ def open_count(db: Database, *, site_ids: set[int], most: int = 100) -> int:
     """How many scans of these sites are open; `most` where there are as many or more."""
     total = 0
     with db.reading() as session:
-        for columns, stands in (_unscreened(site_ids), _repeats(site_ids)):
+        for columns, stands in _both(site_ids):
             wanted = columns.with_only_columns(Scan.id).where(stands == Standing.OPEN).limit(most - total)
             total += session.scalar(select(func.count()).select_from(wanted.subquery())) or 0
     return total
@@ -134,7 +136,7 @@ def send_again(db: Database, key: str, *, site_ids: set[int], by: str) -> None:
 def _locked(session: Session, key: str, site_ids: set[int]) -> Scan:
     scan = session.scalar(select(Scan).where(Scan.key == key).with_for_update())
     if scan is not None:
-        for columns, stands in (_unscreened(site_ids), _repeats(site_ids)):
+        for columns, stands in _both(site_ids):
             if session.execute(columns.where(stands == Standing.OPEN, Scan.id == scan.id)).first():
                 return scan
     raise Unknown("no such scan is open")
@@ -159,6 +161,11 @@ def _with_note(session: Session, one: Unscreened) -> Unscreened:
     return Unscreened(**fields | {"by": newest.by, "note": newest.note, "noted_at": newest.at})
 
 
+def _both(site_ids: set[int]) -> tuple[tuple[Select[Any], ColumnElement[str]], ...]:
+    """What was not scored, and what is to be repeated: each with how it stands."""
+    return _unscreened(site_ids), _repeats(site_ids)
+
+
 def _unscreened(site_ids: set[int]) -> tuple[Select[Any], ColumnElement[str]]:
     """Rejected and failed scans with a patient, and how each stands."""
     stands = case(
@@ -170,11 +177,12 @@ def _unscreened(site_ids: set[int]) -> tuple[Select[Any], ColumnElement[str]]:
     ended = (
         _columns(Outcome.kind, Outcome.reason, Outcome.detail, Outcome.at, stands)
         .select_from(Outcome)
-        .join(Scan, and_(Scan.id == Outcome.scan_id, Scan.generation == Outcome.generation))
+        .join(Scan, and_(Scan.id == Outcome.scan_id + _NO_INDEX, Scan.generation == Outcome.generation))
         .join(Batch, and_(Batch.id == Scan.batch_id, Batch.trained_model_id == Outcome.trained_model_id))
-        .join(Site, Site.id == Batch.site_id)
+        .join(Site, Site.id == Batch.site_id + _NO_INDEX)
     )
-    return ended.where(Outcome.kind != _SCORED, Scan.patient.is_not(None), Batch.site_id.in_(site_ids)), stands
+    here = (Batch.site_id + _NO_INDEX).in_(site_ids)
+    return ended.where(Outcome.kind != _SCORED, Scan.patient.is_not(None), here), stands
 
 
 def _repeats(site_ids: set[int]) -> tuple[Select[Any], ColumnElement[str]]:
