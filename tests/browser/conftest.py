@@ -87,6 +87,7 @@ def window(chromium, address, room):
     def opens(name=None, **options):
         context = chromium.new_context(**{"viewport": LAPTOP, "base_url": address, **options})
         contexts.append(context)
+        context.set_default_timeout(20_000)
         context.on("page", watch)
         context.on("request", stays_here)
         if name:

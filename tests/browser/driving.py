@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from reading_room import PASSWORD
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Response
+    from collections.abc import Callable
+
+    from playwright.sync_api import Page, Request, Response, Route
 
 LAPTOP = {"width": 1366, "height": 768}
 PORTRAIT = {"width": 1200, "height": 1920}
@@ -38,6 +40,22 @@ def sign_in(page: Page, name: str = "dr-a") -> None:
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     page.wait_for_selector("h1:has-text('Worklist')")
+
+
+def opens(page: Page, path: str) -> None:
+    """Wait until the scan of that file is before the reader, its picture drawn where there is one."""
+    page.wait_for_selector(f"h1:has-text('{path}')")
+    page.wait_for_selector("#viewer:not([data-state=loading]), .no-picture", state="attached")
+
+
+def ahead_is_ready(page: Page) -> None:
+    """Wait until the scan after this one, if there is one, has been fetched with its picture."""
+    page.wait_for_function("""() => {
+      const key = document.getElementById("scan").dataset.nextKey;
+      const came = performance.getEntriesByType("resource").filter((entry) => entry.responseEnd > 0);
+      return !key || came.some((entry) => entry.name.includes(`/scan/${key}/image.png`));
+    }""")
+    page.wait_for_timeout(300)  # its heat map, and decoding
 
 
 def fits(page: Page) -> bool:
@@ -73,3 +91,27 @@ class Heard:
 
     def paths(self) -> list[str]:
         return [path for path, _ in self.headers]
+
+
+class Gate:
+    """While it is shut the window's requests wait, but for those that `passes` lets through."""
+
+    def __init__(self, page: Page, passes: Callable[[Request], bool]) -> None:
+        self._passes, self._is_open = passes, False
+        self.passed: list[Request] = []
+        self._waiting: list[Route] = []
+        page.route("**/*", lambda route: self._stop(route))
+
+    def _stop(self, route: Route) -> None:
+        if self._is_open:
+            route.continue_()
+        elif self._passes(route.request):
+            self.passed.append(route.request)
+            route.continue_()
+        else:
+            self._waiting.append(route)
+
+    def open(self) -> None:
+        self._is_open = True
+        while self._waiting:
+            self._waiting.pop().continue_()

@@ -3,15 +3,11 @@
 import playwright.sync_api as playwright
 import pyotp
 import pytest
-from driving import fits, sign_in
+from driving import fits, opens, sign_in
 from reading_room import PASSWORD, Found
 
 from db.store import people, reading, scoring
 from db.words import Role
-
-
-def opens(page, path: str) -> None:
-    page.wait_for_selector(f"h1:has-text('{path}')")
 
 
 def test_a_night_is_read_from_the_keyboard_alone(room, page):
