@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -16,7 +17,7 @@ from sqlalchemy import make_url, select
 
 from db import migrate
 from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable
-from db.store import models, reading
+from db.store import models, reading, tallies
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
@@ -139,6 +140,16 @@ def check_codecs(db: Database) -> Check:
     return Check("codecs", True, said)
 
 
+def check_worklist(db: Database) -> Check:
+    """What the pages count is what there is, and somebody decides where readers disagree."""
+    if wrong := tallies.recount(db):
+        return Check("worklist", False, f"{len(wrong)} counts are wrong", "run `nightread init`: it counts anew")
+    if sites := tallies.undecided(db):
+        fix = f"nightread user add NAME --role arbiter --site {shlex.quote(sites[0])}"
+        return Check("worklist", False, f"scans of {', '.join(sites)} wait for an arbiter; nobody is one there", fix)
+    return Check("worklist", True, "every entry is counted, and somebody decides what is disputed")
+
+
 def check_devices(db: Database) -> Check:
     """There is something to score on, and an engine to do it with."""
     listed = ", ".join(devices.devices())
@@ -183,6 +194,7 @@ CHECKS: dict[str, Callable[[Database], Check]] = {
     "queue": check_queue,
     "user": check_user,
     "model": check_model,
+    "worklist": check_worklist,
     "devices": check_devices,
     "codecs": check_codecs,
     "clock": check_clock,
@@ -196,7 +208,7 @@ def decodes(uid: str) -> bool:
 
 def _guarded(name: str, check: Callable[[Database], Check], db: Database) -> Check:
     try:
-        if name in ("model", "clock", "user") and not check_database(db).ok:
+        if name in ("model", "clock", "user", "worklist") and not check_database(db).ok:
             return Check(name, False, "not to be seen before the database is in order", "repair the database first")
         return check(db)
     except QueueUnreachable as error:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from sqlalchemy import case, delete, func, literal, select, text
 from sqlalchemy.orm import Session
 
-from db.schema import Entry, EntryCount
+from db.schema import Entry, EntryCount, Site, User, UserSite
 from db.store.bulk import insert_into
 from db.store.connection import Database
-from db.words import State
+from db.words import Role, State
 
 NOBODY = 0  # the reader of a count that is of no reader
 
@@ -80,6 +80,16 @@ def recount(db: Database, *, repair: bool = False) -> list[Miscount]:
             session.execute(delete(EntryCount))
             session.add_all(EntryCount(**key._asdict(), count=number) for key, number in counted.items())
         return [Miscount(key, kept.get(key, 0), counted.get(key, 0)) for key in wrong]
+
+
+def undecided(db: Database) -> list[str]:
+    """The names of sites where scans wait for an arbiter and nobody is one."""
+    waits = select(EntryCount.site_id).where(EntryCount.state == State.ARBITER, EntryCount.count > 0)
+    decides = select(UserSite.site_id).join(User, User.id == UserSite.user_id)
+    decides = decides.where(User.role == Role.ARBITER, User.disabled_at.is_(None))
+    with db.reading() as session:
+        names = select(Site.name).where(Site.id.in_(waits), Site.id.not_in(decides))
+        return list(session.scalars(names.order_by(Site.name)))
 
 
 def _counted(session: Session) -> dict[Key, int]:
