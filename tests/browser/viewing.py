@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from flask import Response, render_template_string, request
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from playwright.sync_api import Page
 
+SMALL = {"width": 1000, "height": 700}  # a window with fewer pixels to carry out of the browser
+RANDOM = np.random.default_rng(20261124)
 PAGE = """<!doctype html><html lang="en"><head><title>Light table</title>
 <link rel="icon" href="/static/icon.svg">
 <link rel="stylesheet" href="/static/nightread.css"><link rel="stylesheet" href="/static/viewer.css"></head>
@@ -170,3 +173,70 @@ def facts(**stated: Any) -> dict[str, Any]:
     """A `display` as screening writes it."""
     plain = {"bits": 16, "low": 0.0, "high": 65535.0, "windows": [], "slope": 1.0, "intercept": 0.0, "unit": ""}
     return json.loads(json.dumps({**plain, "spacing": None, "spacing_kind": None, "inverted": False, **stated}))
+
+
+def noise(height, width, most=65535, dtype=np.uint16):
+    """Samples from 0 to `most`, H x W."""
+    return RANDOM.integers(0, most + 1, (height, width)).astype(dtype)
+
+
+def greys(samples, low, high, *, inverted=False):
+    """The window's formula, as viewer_window.js states it."""
+    grey = np.clip(np.floor((samples.astype(float) - low) * (255 / (high - low)) + 0.5), 0, 255).astype(np.uint8)
+    return 255 - grey if inverted else grey
+
+
+def shown(page, height, width):
+    """What the canvas shows of an upright picture at 1:1, H x W, once grey."""
+    left, top = matrix(page)[:, 2].astype(int)
+    seen = canvas(page)[top : top + height, left : left + width]
+    assert (seen[..., 0] == seen[..., 1]).all()
+    assert (seen[..., 0] == seen[..., 2]).all()
+    assert (seen[..., 3] == 255).all()
+    return seen[..., 0]
+
+
+def now(page):
+    """The window in force, in samples."""
+    return float(attribute(page, "low")), float(attribute(page, "high"))
+
+
+def stage(page):
+    """The box of the stage, CSS pixels."""
+    return page.locator("[data-part=stage]").bounding_box()
+
+
+def place(page, x, y):
+    """Where a point of the picture is on the screen, in CSS pixels."""
+    box = page.locator("canvas[data-part=picture]").bounding_box()
+    u, v = matrix(page) @ (x, y, 1) / page.evaluate("devicePixelRatio")
+    return box["x"] + u, box["y"] + v
+
+
+def to_picture(page, x, y):
+    """The point of the picture at a place on the screen."""
+    box = page.locator("canvas[data-part=picture]").bounding_box()
+    place_of = matrix(page)
+    device = np.array([x - box["x"], y - box["y"]]) * page.evaluate("devicePixelRatio")
+    return np.linalg.solve(place_of[:, :2], device - place_of[:, 2])
+
+
+def dotted(height, width, x, y, side):
+    """A black picture with a white square, and the heat map with the same one, at half the size."""
+    samples = np.zeros((height, width), np.uint16)
+    samples[y : y + side, x : x + side] = 65535
+    heat = np.zeros((height // 2, width // 2, 4), np.uint8)
+    heat[y // 2 : (y + side) // 2, x // 2 : (x + side) // 2] = 255
+    return png(samples), cv2.imencode(".png", heat)[1].tobytes()
+
+
+def centre(weights):
+    """Centre of mass in canvas pixels, (u, v)."""
+    rows, columns = np.indices(weights.shape) + 0.5
+    return np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
+
+
+EVIDENCE = {
+    **{"width": 400, "height": 600, "top": 50, "bottom": 20, "left": 0, "right": 10},
+    **{"crop": [140, 0, 380, 380], "input_size": 64},
+}

@@ -11,7 +11,7 @@ import { listenToPointers } from "./viewer_pointer.js";
 import { fill, lengthText, press, setSliders, showValue, showView, showWindow } from "./viewer_show.js";
 import { TOOLS, startTools } from "./viewer_tools.js";
 import { View } from "./viewer_view.js";
-import { between, displayOf, dragged, kept, preset, table } from "./viewer_window.js";
+import { between, displayOf, dragged, kept, preset, stretchOf, table } from "./viewer_window.js";
 
 export { preload };
 
@@ -62,7 +62,8 @@ class Viewer {
     listenToKeys(this, signal);
     listenToPointers(this.stage, this.hand, signal);
     this.watcher = new ResizeObserver(([entry]) => this.resize(entry));
-    try { this.watcher.observe(this.parts.picture, { box: "device-pixel-content-box" }); } catch { this.watcher.observe(this.parts.picture); }
+    const { picture } = this.parts;
+    try { this.watcher.observe(picture, { box: "device-pixel-content-box" }); } catch { this.watcher.observe(picture); }
   }
 
   async load() {
@@ -83,7 +84,7 @@ class Viewer {
     const { section, parts } = this;
     this.picture = picture;
     this.display = displayOf(JSON.parse(section.dataset.display ?? "null"), picture);
-    this.view = new View(picture.width, picture.height);
+    this.view = new View(picture.width, picture.height, stretchOf(this.display));
     this.painter = new Painter(parts.picture);
     this.overlay = new Overlay(parts.overlay);
     this.lensPainter = new Painter(parts.lens);
@@ -183,7 +184,7 @@ class Viewer {
     const [u, v] = this.view.toCanvas(...point);
     lens.style.left = `${u / devicePixelRatio - lens.offsetWidth / 2}px`;
     lens.style.top = `${v / devicePixelRatio - lens.offsetHeight / 2}px`;
-    const view = Object.assign(new View(this.picture.width, this.picture.height), {
+    const view = Object.assign(new View(this.picture.width, this.picture.height, this.view.stretch), {
       columns: side, rows: side, turned: this.view.turned, scale: LENS * this.view.scale, middle: point,
     });
     this.lensPainter.draw(this.picture, view, this.colours);
@@ -195,7 +196,8 @@ class Viewer {
     if (!button || button.disabled || !this.isReady) return false;
     TOOLS[name](this);
     const pressed = button.getAttribute("aria-pressed");
-    if (pressed) this.say(fill(this.words[pressed === "true" ? "on" : "off"], { tool: button.querySelector("span:not([aria-hidden])").textContent }));
+    const tool = button.querySelector("span:not([aria-hidden])").textContent;
+    if (pressed) this.say(fill(this.words[pressed === "true" ? "on" : "off"], { tool }));
     return true;
   }
 

@@ -31,7 +31,7 @@ export class Painter {
     const key = matrix.join(" ");
     if (key !== this.drawn) {
       this.place = lines(picture, view, matrix, this.canvas);
-      this.samples = resample(picture, view.scale, this.place.across, this.place.down, this.samples);
+      this.samples = resample(picture, view.scales, this.place.across, this.place.down, this.samples);
       this.colours.fill(BLACK);
       this.drawn = key;
     }
@@ -60,9 +60,9 @@ function lines(picture, view, [, , , , e, f], canvas) {
   const [a, c, b, d] = view.turned;
   const isUpright = a !== 0;
   const [horizontal, vertical] = [{ origin: e, length: canvas.width }, { origin: f, length: canvas.height }];
-  const place = (size, sign, axis) => visible(size, view.scale, sign, axis.origin, axis.length);
-  const across = place(picture.width, isUpright ? a : b, isUpright ? horizontal : vertical);
-  const down = place(picture.height, isUpright ? d : c, isUpright ? vertical : horizontal);
+  const place = (size, scale, sign, axis) => visible(size, scale, sign, axis.origin, axis.length);
+  const across = place(picture.width, view.scales[0], isUpright ? a : b, isUpright ? horizontal : vertical);
+  const down = place(picture.height, view.scales[1], isUpright ? d : c, isUpright ? vertical : horizontal);
   for (const axis of [across, down]) axis.to = Math.max(axis.to, axis.from);
   const [strideX, strideY] = isUpright ? [1, canvas.width] : [canvas.width, 1];
   const line = (axis) => axis.start + axis.from * axis.step;

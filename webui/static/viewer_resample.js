@@ -6,17 +6,18 @@ export const SHOWS_PIXELS = 4; // device pixels per picture pixel
 
 /**
  * Samples in fine units of the screen pixels [from, to) of each axis; along an axis screen pixel i covers
- * [i / scale, (i + 1) / scale) of the picture. Returns `into` (a Uint16Array, enlarged where needed), row by row.
+ * [i / scale, (i + 1) / scale) of the picture; scales across and down. Returns `into` (a Uint16Array, enlarged where
+ * needed), row by row.
  */
-export function resample(picture, scale, across, down, into) {
-  const number = levelFor(scale, picture.levels.length);
+export function resample(picture, [acrossScale, downScale], across, down, into) {
+  const number = levelFor(Math.max(acrossScale, downScale), picture.levels.length);
   const level = picture.levels[number];
   const [columns, rows] = [across.to - across.from, down.to - down.from];
   const out = into.length >= columns * rows ? into : new Uint16Array(columns * rows);
-  const onLevel = scale * 2 ** number; // screen pixels per pixel of the level
-  const wide = taps(across, onLevel, level.width, picture.width / 2 ** number);
-  const high = taps(down, onLevel, level.height, picture.height / 2 ** number);
-  if (wide.count === 1) pick(level, wide, high, out);
+  const factor = 2 ** number;
+  const wide = taps(across, acrossScale * factor, level.width, picture.width / factor);
+  const high = taps(down, downScale * factor, level.height, picture.height / factor);
+  if (wide.count === 1 && high.count === 1) pick(level, wide, high, out);
   else blend(level, wide, high, out);
   return out;
 }
@@ -26,11 +27,14 @@ function levelFor(scale, count) {
   return Math.min(Math.max(Math.floor(-Math.log2(scale) + 1e-9), 0), count - 1);
 }
 
-/** Which of a level's pixels (`size`, of which the last may stand for less: `full`) make each screen pixel, and by what weight. */
+/**
+ * Which of a level's pixels (`size`, of which the last may stand for less: `full`) make each screen pixel, and by what
+ * weight; `onLevel` is screen pixels per pixel of the level.
+ */
 function taps({ from, to }, onLevel, size, full) {
   const length = to - from;
   const count = onLevel === 1 || onLevel >= SHOWS_PIXELS ? 1 : onLevel > 1 ? 2 : Math.ceil(1 / onLevel - 1e-6) + 1;
-  const [index, weight] = [new Int32Array(count * length), new Float32Array(count * length)];
+  const [index, weight] = [new Int32Array(count * length), new Float32Array(count * length).fill(1)];
   for (let at = 0; at < length; at += 1) {
     const place = (from + at) / onLevel;
     if (count === 1) index[at] = Math.min(Math.floor((from + at + 0.5) / onLevel), size - 1);
@@ -77,29 +81,34 @@ function blend(level, wide, high, out) {
   for (let row = 0; row < high.length; row += 1) {
     const start = row * high.count;
     const target = out.subarray(row * columns, (row + 1) * columns);
-    const sum = high.count === 2 ? two : several;
+    const sum = high.count <= 3 ? weighted : weightedMany;
     sum(Array.from({ length: high.count }, (_, tap) => [line(high.index[start + tap]), high.weight[start + tap]]), target);
   }
 }
 
-function two([[first, a], [second, b]], target) {
-  for (let at = 0; at < target.length; at += 1) target[at] = a * first[at] + b * second[at] + 0.5;
-}
-
-function several(lines, target) {
-  const [[first, a], [second, b], [third, c] = [first, 0]] = lines;
+function weighted(lines, target) {
+  const [[first, a], [second, b] = [first, 0], [third, c] = [first, 0]] = lines;
   for (let at = 0; at < target.length; at += 1) target[at] = a * first[at] + b * second[at] + c * third[at] + 0.5;
-  if (lines.length > 3) exhaustive(lines, target);
 }
 
-function exhaustive(lines, target) {
+function weightedMany(lines, target) { // of the smallest copy, in a view smaller still
   for (let at = 0; at < target.length; at += 1) target[at] = lines.reduce((sum, [line, share]) => sum + share * line[at], 0.5);
 }
 
 function blendRow({ values, unit }, start, { count, index, weight }, line) {
+  if (count === 3) return blendThree(values, unit, start, index, weight, line);
   for (let at = 0, tap = 0; at < line.length; at += 1) {
     let sum = 0;
     for (const end = tap + count; tap < end; tap += 1) sum += weight[tap] * values[start + index[tap]];
     line[at] = sum * unit;
+  }
+  return undefined;
+}
+
+/** The usual case of a view smaller than the picture, written out: it is most of the work of drawing one. */
+function blendThree(values, unit, start, index, weight, line) {
+  for (let at = 0, tap = 0; at < line.length; at += 1, tap += 3) {
+    line[at] = unit * (weight[tap] * values[start + index[tap]]
+      + weight[tap + 1] * values[start + index[tap + 1]] + weight[tap + 2] * values[start + index[tap + 2]]);
   }
 }

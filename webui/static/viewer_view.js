@@ -11,8 +11,9 @@ const TURNS = {
 };
 
 export class View {
-  constructor(width, height) {
-    Object.assign(this, { width, height, columns: 1, rows: 1 });
+  /** `stretch`: how much higher than wide a pixel is; `scale` is device pixels per pixel's width. */
+  constructor(width, height, stretch = 1) {
+    Object.assign(this, { width, height, stretch, columns: 1, rows: 1 });
     this.reset();
   }
 
@@ -27,8 +28,14 @@ export class View {
     if (this.isFitted) this.fit();
   }
 
+  /** Device pixels per picture pixel, across and down the picture. */
+  get scales() {
+    return [this.scale, this.scale * this.stretch];
+  }
+
   fitting() {
-    const [wide, high] = this.turned[0] ? [this.width, this.height] : [this.height, this.width];
+    const sides = [this.width, this.height * this.stretch];
+    const [wide, high] = this.turned[0] ? sides : sides.reverse();
     return Math.min(this.columns / wide, this.rows / high);
   }
 
@@ -67,7 +74,8 @@ export class View {
 
   /** [a, b, c, d, e, f] as setTransform takes it: canvas = (a x + c y + e, b x + d y + f). */
   matrix() {
-    const [a, c, b, d] = this.turned.map((part) => part * this.scale);
+    const { turned, scales: [across, down] } = this;
+    const [a, c, b, d] = [turned[0] * across, turned[1] * down, turned[2] * across, turned[3] * down];
     const [x, y] = this.middle;
     return [a, b, c, d, Math.round(this.columns / 2 - a * x - c * y), Math.round(this.rows / 2 - b * x - d * y)];
   }
@@ -83,8 +91,8 @@ export class View {
   }
 
   unturned(du, dv) {
-    const [a, c, b, d] = this.turned;
-    return [(a * du + b * dv) / this.scale, (c * du + d * dv) / this.scale];
+    const { turned: [a, c, b, d], scales: [across, down] } = this;
+    return [(a * du + b * dv) / across, (c * du + d * dv) / down];
   }
 }
 

@@ -32,6 +32,12 @@ export function displayOf(stated, picture) {
   };
 }
 
+/** How much higher than wide a pixel is, by the file's spacing; 1 where it says nothing, or nothing to be believed. */
+export function stretchOf({ spacing }) {
+  const stretch = spacing ? spacing[0] / spacing[1] : 1;
+  return stretch > 0.1 && stretch < 10 && Math.abs(stretch - 1) > 0.001 ? stretch : 1;
+}
+
 /** The window of a preset button: by its name, or by the numbers that it carries. */
 export function preset(button, picture, display, box) {
   const { low, high, preset: name } = button.dataset;
