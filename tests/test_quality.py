@@ -247,6 +247,25 @@ def test_the_workbench_agrees_with_what_setting_the_threshold_does(house):
     assert window(house.db)[0].counted.flagged == told
 
 
+def test_who_may_not_see_all_gets_the_last_night_that_is_read(house):
+    read = house.night(*scores(*[0.9] * 12), root="/read")
+    submitted(house, read, now() - timedelta(days=2))
+    house.site(sample_share=0.5)
+    house.night(*scores(*[0.9] * 20, name="blind"), root="/blind")
+
+    all_of_it, read_part = bench(house.db, 0.5), bench(house.db, 0.5, sees_all=False)
+
+    assert (all_of_it.scored, all_of_it.left_out) == (20, 0)
+    assert (read_part.scored, read_part.left_out) == (12, 1)
+
+
+def test_too_few_scans_to_hide_one_among_them_are_not_told(house):
+    house.night(*scores(*[0.9] * 9))
+
+    assert bench(house.db, 0.5, sees_all=False).scored == 0
+    assert bench(house.db, 0.5).scored == 9
+
+
 def test_a_model_that_was_never_used_has_an_empty_workbench(house):
     assert bench(house.db, 0.5).scored == 0
 
@@ -457,7 +476,7 @@ def test_nothing_on_the_page_tells_how_many_were_flagged_while_scans_are_read_bl
 
     assert re.search(told, admin)
     assert not re.search(told, arbiter)
-    assert "1 batch that is still read blind" in arbiter
+    assert "1 later or smaller batch is left out" in arbiter
     assert "hidden while read blind" in arbiter
     assert "32 %" not in arbiter
 

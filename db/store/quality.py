@@ -22,6 +22,7 @@ from db.words import Kind, State, Verdict
 
 NIGHT = timedelta(hours=24)  # batches submitted within this time before the newest one belong to its night
 LEAST_SCORED = 10  # scans of a night, before its list at another threshold is told
+MOST_BATCHES = 200  # the newest, among which the last night is looked for
 VERSIONS = 6  # of models side by side
 REPORT_FIGURES = ("auc", "sensitivity", "specificity")
 
@@ -29,7 +30,8 @@ REPORT_FIGURES = ("auc", "sensitivity", "specificity")
 @dataclass(frozen=True)
 class Workbench:
     """What the list of the last night would be at another threshold, of the stored scores; `curve` has (threshold, how
-    many scans) from 0 to 1. `left_out` batches are still read blind, or too small to be told apart from their scans."""
+    many scans) from 0 to 1. Of who may not see all: the last night of which a batch is read; `left_out` batches since
+    then are still read blind, and sites had too few scans to hide one among them."""
 
     threshold: float
     asked: float
@@ -38,6 +40,7 @@ class Workbench:
     listed_then: int
     by_site: list[tuple[str, int, int, int]]  # scored, listed, listed then
     curve: list[tuple[float, int]]
+    night: datetime | None  # when its last batch was submitted
     left_out: int
     live: Live
 
@@ -64,20 +67,23 @@ def workbench(
     Without `sees_all`, batches that are still read blind are left out."""
     with db.reading() as session:
         mine = (Batch.trained_model_id == model_id, Batch.site_id.in_(site_ids))
-        newest = session.scalar(select(func.max(Batch.submitted_at)).where(*mine))
-        last = select(Batch.id).where(*mine, Batch.submitted_at > newest - NIGHT) if newest else None
-        batches = set(session.scalars(last)) if last is not None else set()
-        still = select(Entry.batch_id).where(Entry.batch_id.in_(batches), Entry.state.in_(OPEN), Entry.blind).distinct()
+        newest = select(Batch.id, Batch.submitted_at).where(*mine).order_by(Batch.submitted_at.desc(), Batch.id.desc())
+        recent = {row.id: row.submitted_at for row in session.execute(newest.limit(MOST_BATCHES))}
+        still = select(Entry.batch_id).where(Entry.batch_id.in_(recent), Entry.state.in_(OPEN), Entry.blind).distinct()
         blind = set() if sees_all else set(session.scalars(still))
+        night = max((at for batch_id, at in recent.items() if batch_id not in blind), default=None)
+        batches = {batch_id for batch_id, at in recent.items() if night and night - NIGHT < at <= night} - blind
         columns = select(Site.name, Outcome.score).select_from(Scan).join(Outcome, current_outcome(model_id))
         joined = columns.join(Batch, Batch.id == Scan.batch_id).join(Site, Site.id == Batch.site_id)
-        scored = joined.where(Scan.batch_id.in_(batches - blind), Outcome.kind == Kind.SCORED)
+        scored = joined.where(Scan.batch_id.in_(batches), Outcome.kind == Kind.SCORED)
         by_site: dict[str, list[float]] = defaultdict(list)
         for site, score in session.execute(scored).yield_per(5000):
             by_site[site].append(score or 0.0)
     live = estimates.live(db, site_ids=site_ids, model_id=model_id, since=since, threshold=asked)[None]
-    left_out = len(blind)
-    return _workbench(models.threshold(db, model_id), asked, by_site, left_out=left_out, live=live, sees_all=sees_all)
+    left_out = sum(1 for batch_id in blind if night is None or recent[batch_id] > night - NIGHT)
+    told = {site: sorted(scores) for site, scores in by_site.items() if sees_all or len(scores) >= LEAST_SCORED}
+    left_out += len(by_site) - len(told)
+    return _workbench(models.threshold(db, model_id), asked, told, night=night, left_out=left_out, live=live)
 
 
 def versions(db: Database, *, site_ids: set[int], since: datetime, live_since: datetime) -> list[Version]:
@@ -122,9 +128,14 @@ def _figure(told: Any) -> Figure | None:
 
 
 def _workbench(
-    ruling: float, asked: float, by_site: Mapping[str, Sequence[float]], *, left_out: int, live: Live, sees_all: bool
+    ruling: float,
+    asked: float,
+    told: Mapping[str, Sequence[float]],
+    *,
+    night: datetime | None,
+    left_out: int,
+    live: Live,
 ) -> Workbench:
-    told = {site: sorted(scores) for site, scores in by_site.items() if sees_all or len(scores) >= LEAST_SCORED}
     scores = sorted(score for of_site in told.values() for score in of_site)
     return Workbench(
         threshold=ruling,
@@ -134,7 +145,8 @@ def _workbench(
         listed_then=_at_least(scores, asked),
         by_site=[(site, len(of), _at_least(of, ruling), _at_least(of, asked)) for site, of in sorted(told.items())],
         curve=[(step / 50, _at_least(scores, step / 50)) for step in range(51)],
-        left_out=left_out + len(by_site) - len(told),
+        night=night,
+        left_out=left_out,
         live=live,
     )
 
