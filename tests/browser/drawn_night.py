@@ -48,7 +48,7 @@ def dicom_of(samples: NDArray[np.uint16], **fields: object) -> bytes:
     return dicom(samples, **{"BitsStored": 12, "HighBit": 11, "WindowCenter": 2000, "WindowWidth": 3000, **fields})
 
 
-def submit(room: ReadingRoom, *films: Film, site: str = "local", root: str = "/nights/drawn") -> list[str]:
+def submit(room: ReadingRoom, *films: Film, site: str = "local", root: str = "/nights/phantoms") -> list[str]:
     """Screen these; their keys in the order given."""
     read = [_prepared(film) for film in films]
     found = [

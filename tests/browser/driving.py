@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page, Request, Response, Route
 
+EMPTY = "3"  # bytes of `{}` and the end of its line
 LAPTOP = {"width": 1366, "height": 768}
 PORTRAIT = {"width": 1200, "height": 1920}
 
@@ -65,7 +66,8 @@ def fits(page: Page) -> bool:
 
 @dataclass
 class Heard:
-    """Everything that a window receives from now on: path -> bodies, in the order in which they came."""
+    """Everything that a window receives from now on, in the order in which it came: (path, body), and the headers.
+    `unread`: answers that were no longer to be had; those of static files, and empty ones, are left out."""
 
     page: Page
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
@@ -82,8 +84,9 @@ class Heard:
             return
         try:
             self.bodies.append((path, response.body()))
-        except Exception as error:  # noqa: BLE001 (a body that could not be had fails the test that asks)
-            self.unread.append(f"{path}: {error}")
+        except Exception as error:  # noqa: BLE001 (a page was left before it could be asked for one)
+            if not path.startswith("/static/") and response.headers.get("content-length") != EMPTY:
+                self.unread.append(f"{path} {response.headers.get('content-length')}: {error}")
 
     def clear(self) -> None:
         for kept in (self.bodies, self.headers, self.unread):
