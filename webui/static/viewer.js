@@ -9,7 +9,7 @@ import { Overlay } from "./viewer_overlay.js";
 import { Painter } from "./viewer_paint.js";
 import { listenToPointers } from "./viewer_pointer.js";
 import { fill, lengthText, press, setSliders, showValue, showView, showWindow } from "./viewer_show.js";
-import { TOOLS, startTools } from "./viewer_tools.js";
+import { TOOLS, opacityOf, startTools } from "./viewer_tools.js";
 import { View } from "./viewer_view.js";
 import { between, displayOf, dragged, kept, preset, stretchOf, table } from "./viewer_window.js";
 
@@ -142,7 +142,10 @@ class Viewer {
     this.redraw("view");
   }
 
-  /** Draw in the next frame what changed: "view", "window", "overlay" (what lies over the picture) or "lens". */
+  /**
+   * Draw in the next frame what changed: "view", "window", "overlay" (what lies over the picture) or "lens";
+   * "step": and say aloud what is measured or looked at.
+   */
   redraw(what) {
     this.stale.add(what);
     this.frame ??= requestAnimationFrame(() => this.draw());
@@ -162,12 +165,13 @@ class Viewer {
     this.drawLens();
     showValue(parts, words, this.picture, this.display, this.hand.probe);
     showView(section, parts, words, view);
+    if (stale.has("step")) this.say(parts.length.textContent || parts.value.textContent);
     stale.clear();
   }
 
   drawOver() {
     const { parts, hand } = this;
-    const heat = this.heat && this.isHeatShown ? { bitmap: this.heat, opacity: parts.opacity.value / 100 } : null;
+    const heat = this.heat && this.isHeatShown ? { bitmap: this.heat, opacity: opacityOf(this) } : null;
     const { text, why } = hand.ruler ? lengthText(this.words, hand.ruler.measure(this.display)) : { why: "" };
     const ruler = hand.ruler && { ...hand.ruler, text };
     parts.length.textContent = why;

@@ -122,6 +122,7 @@ export class Hand {
     this.probe = view.fromCanvas(u + right * far, v + below * far);
     this.ruler?.to(this.probe);
     viewer.redraw("overlay");
+    viewer.redraw("step");
     return true;
   }
 

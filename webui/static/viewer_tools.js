@@ -4,8 +4,14 @@ import { press } from "./viewer_show.js";
 
 const STEP = 1.25; // one press of + or -
 
+// How this reader looks at heat maps: kept from scan to scan while the page is open, and no longer.
+const habits = { isHeatShown: true, opacity: null };
+
 export const TOOLS = {
-  heat: (viewer) => toggle(viewer, "heat", "isHeatShown", "overlay"),
+  heat: (viewer) => {
+    toggle(viewer, "heat", "isHeatShown", "overlay");
+    habits.isHeatShown = viewer.isHeatShown;
+  },
   crop: (viewer) => {
     toggle(viewer, "crop", "isCropShown", "overlay");
     showInset(viewer);
@@ -39,13 +45,20 @@ export const TOOLS = {
   reset: (viewer) => viewer.reset(),
 };
 
-/** Switches as they are on a fresh page, whatever an earlier viewer left on this section. */
+/** Switches as they are for a new scan, whatever an earlier viewer left on this section. */
 export function startTools(viewer) {
-  Object.assign(viewer, { isHeatShown: true, isCropShown: false, isInverted: false, isLensOn: false });
+  Object.assign(viewer, { isHeatShown: habits.isHeatShown, isCropShown: false, isInverted: false, isLensOn: false });
   for (const name of ["crop", "invert", "lens", "ruler"]) press(viewer.tools.get(name), false);
-  press(viewer.tools.get("heat"), true);
+  press(viewer.tools.get("heat"), habits.isHeatShown);
+  if (viewer.parts.opacity && habits.opacity !== null) viewer.parts.opacity.value = habits.opacity;
   for (const control of viewer.section.querySelectorAll("button, input")) control.disabled = false;
   showInset(viewer);
+}
+
+/** The heat map's opacity, 0 to 1, as its slider stands. */
+export function opacityOf({ parts }) {
+  habits.opacity = parts.opacity.value;
+  return habits.opacity / 100;
 }
 
 function toggle(viewer, name, field, what) {

@@ -201,8 +201,10 @@ def test_the_ruler_works_by_two_clicks_and_by_arrow_keys(table, page):
     page.keyboard.press("Shift+ArrowLeft")
     attribute(page, "matrix")
     other_end = length.inner_text()
+    assert page.locator("[data-part=said]").inner_text() == other_end
     page.keyboard.press("t")
 
+    assert page.locator("[data-part=said]").inner_text() == "Ruler: off"  # what a screen reader is told
     assert clicked == "Ruler: 50.0 mm, calibrated"
     assert moved == f"Ruler: {np.hypot(41, 30):.1f} mm, calibrated"
     assert other_end == f"Ruler: {np.hypot(42, 30):.1f} mm, calibrated"

@@ -65,6 +65,23 @@ def test_the_heat_map_fades_and_goes(table, page):
     assert strength == pytest.approx([0.7 * 255, 0.2 * 255, 0], abs=1)
 
 
+def test_the_heat_map_stays_as_the_reader_left_it_for_the_next_scan(table, page):
+    image, heat = dotted(300, 200, x=60, y=100, side=40)
+    table.lay(image, heat)
+    table.open(page)
+    page.locator("[data-part=opacity]").fill("35")
+    page.keyboard.press("m")
+    attribute(page, "matrix")
+
+    read_scans(page, 1)
+
+    assert page.get_attribute("[data-tool=heat]", "aria-pressed") == "false"
+    assert page.input_value("[data-part=opacity]") == "35"
+    page.reload()
+    assert page.get_attribute("[data-tool=heat]", "aria-pressed") == "true"
+    assert page.input_value("[data-part=opacity]") == "70"
+
+
 def test_a_lost_heat_map_leaves_the_picture(table, page):
     table.lay(png(noise(90, 70)), heat=b"no picture")
     assert table.open(page)
