@@ -25,7 +25,7 @@ PAGE = 50
 ALL, DISCREPANT = "all", "discrepant"
 STATES = {
     CaseState.CONFIRMED: _("Confirmed, laboratory awaited"),
-    CaseState.LABORATORY: _("Laboratory result is there"),
+    CaseState.LABORATORY: _("Laboratory has answered"),
     CaseState.TO_READ: _("To be read"),
     CaseState.DISMISSED: _("Dismissed"),
     CaseState.UNSURE: _("Unsure"),

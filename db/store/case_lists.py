@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, not_, or_, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, false, func, not_, or_, select, text, true
 from sqlalchemy.orm import aliased
 
-from db.schema import Batch, CaseStep, Entry, Outcome, Review, Scan, Site
+from db.schema import Batch, CaseStep, Chunk, Entry, Outcome, Review, Scan, Site
 from db.store.cases import OPEN, READ_AS, CaseState, Known
 from db.store.connection import Database
 from db.store.people import UserView
@@ -53,24 +53,24 @@ def page(
 ) -> list[CaseLine]:
     """Cases of my sites, the newest scan first: all, those in a state, or those where the laboratory is at odds with
     reader or machine and that are still open. `before` is the scan id of the last line of the page before."""
-    wanted = _lines(me, me.site_ids if site_id is None else me.site_ids & {site_id})
+    wanted = _lines(db, me, me.site_ids if site_id is None else me.site_ids & {site_id})
     if is_discrepant:
-        wanted = wanted.where(_is_discrepant())
+        wanted = wanted.where(_is_discrepant(), Scan.id.in_(_few(CaseState.LABORATORY)))
     elif state is not None:
-        wanted = wanted.where(_stands(state, me))
+        wanted = wanted.where(_stands(db, state, me))
+        wanted = wanted.where(Scan.id.in_(_few(state))) if state in RARE else wanted
     if before is not None:
         wanted = wanted.where(Scan.id < before)
     return _fetch(db, wanted.order_by(Scan.id.desc()).limit(limit), me)
 
 
-def search(db: Database, text: str, *, me: UserView) -> list[CaseLine]:
-    """The newest cases of my sites whose patient or study is `text` or begins with it, or whose file is `text`."""
-    if not text:
+def search(db: Database, typed: str, *, me: UserView) -> list[CaseLine]:
+    """The newest cases of my sites whose patient or study is `typed` or begins with it, or whose file is `typed`."""
+    if not typed:
         return []
-    same = or_(
-        Scan.patient.startswith(text, autoescape=True), Scan.study.startswith(text, autoescape=True), Scan.path == text
-    )
-    return _fetch(db, _lines(me, me.site_ids).where(same).order_by(Scan.id.desc()).limit(MOST_FOUND), me)
+    begins = (column.startswith(typed, autoescape=True) for column in (Scan.patient, Scan.study))
+    same = or_(*begins, Scan.path == typed)
+    return _fetch(db, _lines(db, me, me.site_ids).where(same).order_by(Scan.id.desc()).limit(MOST_FOUND), me)
 
 
 def discrepancies(db: Database, *, me: UserView, most: int = 100) -> int:
@@ -78,11 +78,12 @@ def discrepancies(db: Database, *, me: UserView, most: int = 100) -> int:
     return len(page(db, me=me, is_discrepant=True, limit=most))
 
 
-def _lines(me: UserView, site_ids: Collection[int]) -> Select[Any]:
+def _lines(db: Database, me: UserView, site_ids: Collection[int]) -> Select[Any]:
+    batch_id = Scan.batch_id + 0 if db.is_sqlite else Scan.batch_id  # by batch, SQLite would sort all of a site's scans
     columns = select(Scan, Batch.id, Batch.submitted_at, Site.name, Site.time_zone, Outcome.kind, Entry, _hidden(me))
     return (
         columns.add_columns(Laboratory.result, Laboratory.at, Ended.step)
-        .join(Batch, Scan.batch_id == Batch.id)
+        .join(Batch, batch_id == Batch.id)
         .join(Site, Batch.site_id == Site.id)
         .outerjoin(Outcome, current_outcome(Batch.trained_model_id))
         .outerjoin(Entry, and_(Entry.scan_id == Scan.id, Entry.trained_model_id == Batch.trained_model_id))
@@ -151,11 +152,27 @@ def _hidden(me: UserView) -> ColumnElement[bool]:
     return and_(_entry_state().in_(OPEN), Entry.blind.is_(True), not_(has_read), not_(arbitrates))
 
 
+RARE = (CaseState.WAITING, CaseState.UNSCREENED, CaseState.TO_READ, CaseState.LABORATORY, CaseState.CLOSED)
+
+
+def _few(state: CaseState) -> Select[int]:
+    """The few scans that may stand in one of RARE, for the database to begin with, instead of with all there are."""
+    if state == CaseState.WAITING:
+        open_chunks = select(Chunk.id).where(Chunk.completed_at.is_(None))
+        return select(Scan.id).where(Scan.chunk_id.in_(open_chunks))
+    if state == CaseState.UNSCREENED:  # in the words of its index, ix_outcomes_unscreened
+        return select(Outcome.scan_id).where(text("outcomes.kind <> 'scored'"))
+    if state == CaseState.TO_READ:
+        return select(Entry.scan_id).where(Entry.state.in_(OPEN))
+    steps = END if state == CaseState.CLOSED else (Step.LABORATORY,)
+    return select(CaseStep.scan_id).where(CaseStep.step.in_(steps))
+
+
 def _entry_state() -> ColumnElement[str]:
     return func.coalesce(Entry.state, "")
 
 
-def _stands(state: CaseState, me: UserView) -> ColumnElement[bool]:
+def _stands(db: Database, state: CaseState, me: UserView) -> ColumnElement[bool]:
     is_closed = and_(func.coalesce(Ended.step, "") == Step.CLOSED, not_(_hidden(me)))
     is_open, has_result = _entry_state().in_(OPEN), Laboratory.id.is_not(None)
     if state == CaseState.CLOSED:
@@ -164,17 +181,20 @@ def _stands(state: CaseState, me: UserView) -> ColumnElement[bool]:
         return and_(is_open, not_(is_closed))
     if state == CaseState.LABORATORY:
         return and_(has_result, not_(is_open), not_(is_closed))
-    return and_(_without_laboratory(state), not_(has_result), not_(is_closed))
+    return and_(_without_laboratory(db, state), not_(has_result), not_(is_closed))
 
 
-def _without_laboratory(state: CaseState) -> ColumnElement[bool]:
+def _without_laboratory(db: Database, state: CaseState) -> ColumnElement[bool]:
+    kind = (
+        func.coalesce(Outcome.kind, "") if db.is_sqlite else Outcome.kind
+    )  # SQLite would sort every outcome of a kind
     verdicts = {stands: verdict for verdict, stands in READ_AS.items()}
     if state in verdicts:
         return and_(Entry.state == State.DONE, Entry.verdict == verdicts[state])
     on_no_list = _entry_state().in_(["", State.WITHDRAWN])
     kinds = {
         CaseState.WAITING: Outcome.kind.is_(None),
-        CaseState.CLEARED: Outcome.kind == Kind.SCORED,
+        CaseState.CLEARED: kind == Kind.SCORED,
         CaseState.UNSCREENED: Outcome.kind.in_([Kind.REJECTED, Kind.FAILED]),
     }
     return and_(on_no_list, kinds.get(state, true()))
