@@ -194,6 +194,26 @@ def test_asking_about_a_route_tells_no_more_than_asking_for_it(room, house, who,
             assert (answer.status_code, answer.data) == (200, b"") or outcome(answer) in (DOOR, 401, 403), endpoint
 
 
+# The record
+
+# What tells nothing of a scan; what a page that is on record asks for by itself.
+SILENT = {"static", "health", "auth.sign_in", "account.index", "codes.index", "batches.index", "batches.progress"}
+SILENT |= {"review.heat", "review.model_input", "review.hold", "review.release"}
+
+
+@pytest.mark.parametrize("who", ["reader", "arbiter", "centre", "opener"])
+def test_whatever_somebody_is_shown_of_scans_is_on_record_under_their_name(room, house, who):
+    unseen = set()
+    for endpoint, method, address in routes(room.app):
+        browser = arrives(room, who)
+        before = count_events(room, who)
+        answer = asks(browser, method, address.replace(NOBODYS_KEY, house))
+        if answer.status_code == 200 and count_events(room, who) == before:
+            unseen.add(endpoint)
+
+    assert unseen <= SILENT
+
+
 # Default deny
 
 
@@ -241,8 +261,8 @@ def test_every_change_sent_from_another_page_is_refused_even_with_its_token(room
     assert room.inside("reader").get("/").status_code == 200
 
 
-def count_events(room) -> int:
-    return sum(1 for _ in audit.events(room.db))
+def count_events(room, who: str = "") -> int:
+    return sum(1 for event in audit.events(room.db) if who in ("", event["actor"]))
 
 
 # Headers, for every route
