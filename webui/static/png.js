@@ -16,13 +16,14 @@ export class UnreadablePng extends Error {
 
 /**
  * Decode the bytes of a file: {width, height, depth: 8 or 16, samples: Uint8Array or Uint16Array, row by row}.
- * Gives the page a turn every few milliseconds. Rejects with UnreadablePng.
+ * Gives the page a turn every few milliseconds; where it `isAhead` of need, whatever else there is to do comes first.
+ * Rejects with UnreadablePng.
  */
-export async function decode(bytes) {
+export async function decode(bytes, isAhead = false) {
   if (!globalThis.DecompressionStream) throw new UnreadablePng("old_browser");
   const { header, parts } = chunks(bytes);
   const rows = new Rows(header);
-  await inflate(parts, (piece) => rows.take(piece));
+  await inflate(parts, (piece) => rows.take(piece), turns(isAhead));
   return rows.finish();
 }
 
@@ -67,11 +68,10 @@ function crc32(bytes) {
 }
 
 /** Inflate (the stream checks its Adler-32) and hand over piece by piece. */
-async function inflate(parts, take) {
+async function inflate(parts, take, turn) {
   const stream = new DecompressionStream("deflate");
   const reader = stream.readable.getReader();
   const fed = feed(stream.writable.getWriter(), parts).catch(() => null); // the reading side tells why
-  const turn = turns();
   try {
     for (let next = await reader.read(); !next.done; next = await reader.read()) {
       take(next.value);
@@ -93,11 +93,12 @@ async function feed(writer, parts) {
 }
 
 /** A function to await inside long work: it lets the page breathe when enough time has gone by. */
-export function turns() {
+function turns(isAhead) {
+  const later = () => new Promise((done) => { setTimeout(done); }); // after input and frames; yield comes before frames
   let since = performance.now();
   return async () => {
     if (document.hidden || performance.now() - since < PATIENCE) return;
-    await (globalThis.scheduler?.yield?.() ?? new Promise((done) => { setTimeout(done); }));
+    await (isAhead ? later() : globalThis.scheduler?.yield?.() ?? later());
     since = performance.now();
   };
 }

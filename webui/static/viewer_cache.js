@@ -1,6 +1,6 @@
 // Pictures that were fetched and decoded, the last few of them: the next scan's is ready before it is asked for.
 
-import { decode, turns } from "./png.js";
+import { decode } from "./png.js";
 import { Picture } from "./viewer_picture.js";
 
 const MOST = 3;
@@ -18,8 +18,7 @@ export class NothingCame extends Error {
 export function pictureAt(address, ahead = false) {
   return once(pictures, address, async () => {
     const file = await fetched(address, ahead);
-    const decoded = await decode(new Uint8Array(await file.arrayBuffer()));
-    await turns()();
+    const decoded = await decode(new Uint8Array(await file.arrayBuffer()), ahead);
     return new Picture(decoded);
   });
 }
