@@ -242,6 +242,7 @@ def test_without_a_window_the_samples_in_use_are_shown():
             "calibrated",
         ),
         ({"PixelSpacing": ["0.143", "0.143"], "PixelSpacingCalibrationType": "GEOMETRY"}, [0.143, 0.143], "calibrated"),
+        ({"PixelSpacing": ["0.7", "0.7"], "ImagerPixelSpacing": None, "Modality": "CT"}, [0.7, 0.7], "calibrated"),
         ({"EstimatedRadiographicMagnificationFactor": "1.1"}, [0.13, 0.13], "calibrated"),
         ({"EstimatedRadiographicMagnificationFactor": "90"}, [0.143, 0.143], "detector"),
         ({"ImagerPixelSpacing": ["0", "-1"]}, None, None),

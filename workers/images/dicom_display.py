@@ -41,6 +41,7 @@ FAILURES = (
     *(struct.error, cv2.error),
 )
 _MOST_MAGNIFICATION = 3.0
+_SLICES = {"CT", "MR", "PT"}  # no projections: their pixels lie in the patient
 
 
 @dataclass(frozen=True)
@@ -186,11 +187,13 @@ def spacing_of(data_set: Dataset) -> tuple[tuple[float, float] | None, str | Non
     """The millimetres between rows and columns, and whether they are measured in the patient or at the detector.
 
     PixelSpacing is calibrated where its type says so, or where it differs from ImagerPixelSpacing, which is always the
-    detector's (PS3.3 10.7.1.3); divided by the stated magnification, that is an estimate in the patient, too.
+    detector's (PS3.3 10.7.1.3), or in a slice; the detector's, divided by the stated magnification, is an estimate in
+    the patient, too.
     """
     stated, imager = _pair(data_set, "PixelSpacing"), _pair(data_set, "ImagerPixelSpacing")
-    is_typed = _told(lambda: data_set.get("PixelSpacingCalibrationType")) in ("GEOMETRY", "FIDUCIAL")
-    if stated and (is_typed or (imager and not np.allclose(stated, imager, rtol=1e-4, atol=0))):
+    is_patients = _told(lambda: data_set.get("PixelSpacingCalibrationType")) in ("GEOMETRY", "FIDUCIAL")
+    is_patients = is_patients or (not imager and _told(lambda: data_set.get("Modality")) in _SLICES)
+    if stated and (is_patients or (imager and not np.allclose(stated, imager, rtol=1e-4, atol=0))):
         return stated, CALIBRATED
     at_detector = imager or stated
     magnified = number(_told(lambda: data_set.get("EstimatedRadiographicMagnificationFactor")))
