@@ -3,12 +3,12 @@ common scale), and every other list of its entries. What is hidden from somebody
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 from db.schema import Activation, Batch, Entry, EntryCount, Outcome, Review, Scan, Site, TrainedModel, User
@@ -92,6 +92,7 @@ class ModelToRead:
 
 
 EVERYTHING = Filters()
+BEFORE = datetime.min.replace(tzinfo=UTC)
 
 
 def page(
@@ -162,7 +163,7 @@ def models_to_read(db: Database, *, me: UserView, arbiter: bool = False) -> list
         active = session.scalar(select(Activation.trained_model_id).order_by(Activation.id.desc()).limit(1))
         newest = _newest_batches(session, me, to_read)
         models = session.scalars(select(TrainedModel).where(TrainedModel.id.in_(to_read))).all()
-        ordered = sorted(models, key=lambda model: (model.id == active, newest.get(model.id, 0)), reverse=True)
+        ordered = sorted(models, key=lambda model: (model.id == active, newest.get(model.id, BEFORE)), reverse=True)
         return [ModelToRead(model.id, model.name, model.version, to_read[model.id]) for model in ordered]
 
 
@@ -241,7 +242,15 @@ def _kept(session: Session, me: UserView, *where: Any) -> dict[tuple[int, State]
     return {(model_id, State(state)): int(number) for model_id, state, number in rows}
 
 
-def _newest_batches(session: Session, me: UserView, model_ids: Collection[int]) -> dict[int, int]:
-    mine = Batch.site_id.in_(me.site_ids), Batch.trained_model_id.in_(model_ids)
-    newest = select(Batch.trained_model_id, func.max(Batch.id)).where(*mine).group_by(Batch.trained_model_id)
-    return {model_id: batch_id for model_id, batch_id in session.execute(newest)}  # noqa: C416
+def _newest_batches(session: Session, me: UserView, model_ids: Collection[int]) -> dict[int, datetime]:
+    """When the newest batch of each model was submitted at the sites of `me`: one step in the index each."""
+    same = Batch.trained_model_id == TrainedModel.id, Batch.site_id == Site.id
+    last = select(Batch.submitted_at).where(*same).order_by(Batch.submitted_at.desc()).limit(1)
+    columns = select(TrainedModel.id, last.correlate(TrainedModel, Site).scalar_subquery())
+    pairs = columns.join_from(TrainedModel, Site, true())
+    rows = session.execute(pairs.where(TrainedModel.id.in_(model_ids), Site.id.in_(me.site_ids)))
+    newest: dict[int, datetime] = {}
+    for model_id, submitted_at in rows:
+        if submitted_at is not None:
+            newest[model_id] = max(submitted_at, newest.get(model_id, submitted_at))
+    return newest
