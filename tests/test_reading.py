@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pytest
 from reading_room import NOBODYS_KEY, Found, ReadingRoom
-from sqlalchemy import select
 
 from db.schema import Review
 from db.store import people

@@ -51,11 +51,12 @@ def show(key: str) -> ResponseReturnValue:
     """The scan page; that it was opened goes on record. One that somebody else has open is announced first."""
     scan = _scan(key)
     entry = _entry(scan)
-    if entry and entry.holder and "anyway" not in request.args and verdicts.stage_of(scan, entry):
+    is_wanted = verdicts.is_wanted(entry)
+    if entry and entry.holder and is_wanted and "anyway" not in request.args:
         return scan_page.held(scan, entry)
     is_ahead = AHEAD in request.headers
     people.note_event(database(), by=me().name, action="prefetched" if is_ahead else "viewed", about=_about(scan))
-    if me().role in READS:
+    if is_wanted:
         entries.hold(database(), scan.scan_id, me=me())
     return scan_page.render(scan, entry, also_not=request.headers.get(AHEAD, ""))
 
@@ -111,7 +112,8 @@ def seen(key: str) -> ResponseReturnValue:
     scan = _scan(key)
     people.note_event(database(), by=me().name, action="viewed", about=_about(scan))
     people.note_event(database(), by=me().name, action="viewed_image", about=_about(scan))
-    entries.hold(database(), scan.scan_id, me=me())
+    if verdicts.is_wanted(_entry(scan)):
+        entries.hold(database(), scan.scan_id, me=me())
     return jsonify({})
 
 
@@ -121,7 +123,8 @@ def seen(key: str) -> ResponseReturnValue:
 def hold(key: str) -> ResponseReturnValue:
     """The page is still open; who else has the scan open, if somebody has."""
     scan = _scan(key)
-    if entries.hold(database(), scan.scan_id, me=me()):
+    entry = _entry(scan)
+    if not verdicts.is_wanted(entry) or entries.hold(database(), scan.scan_id, me=me()):
         return jsonify({})
     entry = _entry(scan)
     return jsonify(holder=printable(entry.holder) if entry and entry.holder else None)
@@ -219,4 +222,7 @@ def _picture(scan: ScanView, kind: str) -> ResponseReturnValue:
     path: Path = derived_path(database().config.derived, scan.key, kind)
     if not path.is_file():
         abort(404)
-    return send_file(path, mimetype="image/png", etag=False, last_modified=None, conditional=False)
+    sent = send_file(path, mimetype="image/png", etag=False, conditional=False)
+    # When a picture was made would tell one that was drawn with its night from one made by a later threshold.
+    del sent.headers["Last-Modified"]
+    return sent

@@ -17,8 +17,6 @@ from webui.seeing import Seen, seen
 from webui.text import _, ngettext
 from webui.verdicts import Said
 
-OPEN = (State.UNREAD, State.SECOND, State.ARBITER)
-
 
 @dataclass(frozen=True)
 class Form:
@@ -93,22 +91,17 @@ def _form(scan: ScanView, entry: EntryView | None, said: Said | None) -> Form | 
     before: ReviewView | None = verdicts.before(entry, is_again=is_again)
     is_kept = before is not None and before.stage == Stage.IMPRESSION
     legend = _("Your verdict in place of the last one") if before and not is_kept else verdicts.STAGES[stage]
-    waits = entry is not None and entry.state in OPEN and not _has_my_verdict(entry)
     chosen = str(said.verdict) if said and said.has_verdict else before.verdict if before else ""
     return Form(
         stage=stage,
         legend=legend,
-        is_open=waits or is_again or said is not None,
+        is_open=verdicts.is_wanted(entry) or is_again or said is not None,
         chosen=chosen,
         armed=chosen if is_kept else "",
         findings=said.findings if said else before.findings if before else (),
         note=said.note if said else before.note if before else "",
         problem=said.problem if said else "",
     )
-
-
-def _has_my_verdict(entry: EntryView) -> bool:
-    return any(review.stage != Stage.IMPRESSION for review in entry.my_reviews)
 
 
 def _last_mine(entry: EntryView | None) -> int | None:

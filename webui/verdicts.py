@@ -74,6 +74,16 @@ def stage_of(scan: ScanView, entry: EntryView | None) -> Stage | None:
     return Stage.VERDICT if entry.may_read else None
 
 
+def is_wanted(entry: EntryView | None) -> bool:
+    """Whether this reader's say is waited for: who only looks does not keep a scan from others."""
+    if entry is None or me().role not in READS:
+        return False
+    if entry.state == State.ARBITER:
+        return entry.may_arbitrate
+    is_said = any(review.stage != Stage.IMPRESSION for review in entry.my_reviews)
+    return entry.state in (State.UNREAD, State.SECOND) and not is_said
+
+
 def read(form: MultiDict[str, str], scan: ScanView, entry: EntryView | None) -> Said:
     """What a form says."""
     stage = stage_of(scan, entry)
