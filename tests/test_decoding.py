@@ -1,5 +1,4 @@
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -7,12 +6,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import builders
-import cv2
 import numpy as np
 import pytest
 from builders import CHEST
@@ -20,8 +18,7 @@ from builders import CHEST
 from db.errors import DecodersUnavailable, RootUnavailable, UnreadableImage
 from db.words import Reason
 from workers.decoding import DecoderPool, Source
-from workers.images import Limits, as_png, review
-from workers.images.display import Display
+from workers.images import Limits
 from workers.preprocessing import Border, prepare
 
 LIMITS = Limits(max_bytes=64 * 2**20, max_pixels=64_000_000)
@@ -95,46 +92,6 @@ def test_border_and_mode_reach_the_decoder(pool, tmp_path):
 
     assert (cut.top, uncut.top) == (40, 0)
     assert replace(paper, display=None) == prepare(framed, 224, mode="paper")[1]
-
-
-def test_the_review_copy_is_the_whole_picture_in_its_own_depth_and_comes_with_how_to_show_it(pool, tmp_path):
-    twelve = CHEST.astype(np.uint16) * 16
-    data = builders.dicom(twelve, BitsStored=12, HighBit=11, WindowCenter=2000, WindowWidth=3000)
-    source = put(tmp_path, "a.dcm", data)
-
-    copy, said = pool.review_copy(source), pool.prepare(source, 224).evidence.display
-
-    assert copy == as_png(review(data, LIMITS))
-    assert np.array_equal(cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED), twelve)
-    assert said == review(data, LIMITS).display.as_json()
-    assert (said["bits"], said["low"], said["high"]) == (12, 500, 3499)
-
-
-@pytest.mark.parametrize(
-    "said", [{"low": float("nan")}, {"slope": "x"}, {"bits": 99}, {"windows": [{"name": "x" * 10**6}]}, {"low": 9e9}]
-)
-def test_a_decoder_that_was_taken_over_cannot_say_how_to_show_anything_it_likes(monkeypatch, tmp_path, said):
-    """What the worker keeps goes into a database and a page."""
-    display = Display(8, 0, 255).as_json() | said
-    evidence = {**asdict(prepare(CHEST, 224)[1]), "display": display}
-    pool = DecoderPool(1, LIMITS, memory_bytes=MEMORY, seconds=20)
-    answer = {"evidence": json.loads(json.dumps(evidence)), "seconds": 0.1}, bytes(224 * 224)
-    monkeypatch.setattr(pool, "_answer", lambda order: answer)
-
-    assert pool.prepare(Source(str(tmp_path), "a.png"), 224).evidence.display is None
-
-
-def test_a_copy_of_the_largest_picture_in_16_bits_stays_in_the_decoders_memory_and_answer(tmp_path):
-    """Noise, which does not compress; the memory fits these pixels as tightly as the default settings' fits theirs."""
-    noise = np.frombuffer(np.random.default_rng(1).bytes(2 * 6000 * 6000), np.uint16).reshape(6000, 6000)
-    source = put(tmp_path, "a.dcm", builders.dicom(noise, WindowCenter=30_000, WindowWidth=60_000))
-
-    with DecoderPool(1, Limits(max_pixels=36_000_000), memory_bytes=750_000_000, seconds=60) as pool:
-        said, copy = pool.prepare(source, 224).evidence.display, pool.review_copy(source)
-
-    assert said["bits"] == 16
-    assert len(copy) > noise.nbytes
-    assert np.array_equal(cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED), noise)
 
 
 @pytest.mark.parametrize(
