@@ -14,15 +14,15 @@ import pyotp
 from builders import chest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import select, update
+from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from db.files import derived_path
-from db.schema import AuditEvent, Scan, Site
+from db.schema import AuditEvent, Scan
 from db.settings import Settings
 from db.store import codes, entries, intake, models, people, scoring
 from db.store.connection import connect
-from db.store.sites import add_site, every_site
+from db.store.sites import add_site, every_site, set_site
 from db.words import Cause, Reason, Role, Stage, State, Verdict
 from webui import create_app, passwords, totp
 from workers.preprocessing import prepare
@@ -70,6 +70,9 @@ class Found:
     shape: tuple[int, int] = (96, 80)  # height, width in pixels
     evidence: dict | None = field(default=None)
     share: float | None = None  # with which it was drawn from the cleared
+    study: str | None = None
+    tags: dict | None = None
+    detail: str | None = None  # of the reason
 
 
 class ReadingRoom:
@@ -90,8 +93,7 @@ class ReadingRoom:
         known = {site.name: site.id for site in every_site(self.db)}
         site_id = known[name] if name in known else add_site(self.db, name, by="test")
         if reads:
-            with self.db.writing() as session:
-                session.execute(update(Site).where(Site.id == site_id).values(**reads))
+            set_site(self.db, name, reads, by="test")
         return site_id
 
     def user(self, name: str = "dr-a", *, role: Role = Role.READER, sites: Sequence[str] = ("local",)) -> str:
@@ -206,7 +208,15 @@ class ReadingRoom:
     def _file(self, root: str, file: Found) -> intake.FoundFile:
         content = hashlib.sha256(f"{root}/{file.path}".encode("utf-8", "surrogateescape")).hexdigest()
         return intake.FoundFile(
-            file.path, 4711, content, reason=file.reason, detail=None, patient=file.patient, age=file.age
+            file.path,
+            4711,
+            content,
+            reason=file.reason,
+            detail=file.detail,
+            patient=file.patient,
+            study=file.study,
+            age=file.age,
+            tags=file.tags,
         )
 
     def _result(self, file: Found):

@@ -10,7 +10,7 @@ import pytest
 from reading_room import NOBODYS_KEY, Found, ReadingRoom
 
 from db.schema import Review
-from db.store import people
+from db.store import models, people
 from db.store.connection import now
 from db.words import Role, Stage, State
 from webui import create_app
@@ -229,7 +229,7 @@ def test_the_words_of_the_script_are_those_of_the_page(room, three):
 
     words = json.loads(html.unescape(re.search(r"id=\"scan\"[^>]*data-words='([^']*)'", page)[1]))
 
-    assert set(words) == {"choose", "no_answer", "not_saved", "signed_out", "held"}
+    assert set(words) == {"choose", "no_answer", "not_saved", "signed_out", "saving", "held"}
 
 
 # Blind first
@@ -563,3 +563,60 @@ def test_stages_are_told_apart_on_the_page(room, blind):
 
     assert page.index("<strong>Dismiss</strong>") < page.index("<strong>Confirm</strong>")
     assert page.count("first impression</span>") == 1
+
+
+# What the score means, and what lies beside the scan
+
+
+REPORT = {"data": {"counts": {"validation": {"normal": 500, "covid": 500}}}, "calibration": {"ece_after": 0.02}}
+
+
+def calibrated_model(room) -> None:
+    """The active model from now on has a report that says what its scores were calibrated on."""
+    known = vars(models.active(room.db)) | {"version": "calibrated", "threshold_why": "a test", "report": REPORT}
+    fields = models.Registration.__dataclass_fields__
+    newer = models.register(room.db, models.Registration(**{name: known[name] for name in fields}), by="test")
+    models.activate(room.db, newer, why="a test", by="test")
+
+
+def words(page) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.text)).split())
+
+
+def test_a_score_is_a_probability_where_model_and_site_say_enough(room):
+    calibrated_model(room)
+    room.user()
+    key = room.one(score=0.9)
+    browser = room.inside()
+
+    unstated = words(browser.get(f"/scan/{key}"))
+    room.site(prevalence=0.02)
+    stated = words(browser.get(f"/scan/{key}"))
+
+    # 0.9 * 0.02 / 0.5 against 0.1 * 0.98 / 0.5
+    assert "Probability of a suspicious scan 16 %, where 2.0 % of all are" in stated
+    assert "uncalibrated: no probability of disease. The site's prevalence is not stated." in unstated
+
+
+def test_a_model_whose_report_says_nothing_is_called_uncalibrated(room):
+    room.user()
+    room.site(prevalence=0.02)
+
+    page = words(room.inside().get(f"/scan/{room.one()}"))
+
+    assert "uncalibrated: no probability of disease. The model's report does not allow it." in page
+
+
+def test_earlier_scans_of_the_patient_lie_beside_the_scan(room):
+    room.user()
+    first = room.one(path="january.png", patient="P1")
+    room.one(path="somebody-else.png", patient="P2")
+    second = room.one(path="june.png", patient="P1")
+    room.says("dr-a", first, "confirm")
+
+    page = room.inside().get(f"/scan/{second}").text
+    beside = page[page.index("Earlier scans of this patient") :]
+
+    assert f'href="/scan/{first}"' in beside
+    assert beside.index("january.png") < beside.index("✓ Confirm")
+    assert "somebody-else.png" not in page

@@ -6,7 +6,8 @@ from typing import Any
 from flask import render_template, request, url_for
 
 from db.files import derived_path
-from db.store import worklist
+from db.probability import at_prevalence, trained_at
+from db.store import models, related, sites, worklist
 from db.store.entries import EntryView
 from db.store.reading import ReviewView, ScanView
 from db.store.worklist import Filters
@@ -32,6 +33,15 @@ class Form:
     problem: str
 
 
+@dataclass(frozen=True)
+class Meaning:
+    """What a score means at its site: the probability of a suspicious scan (0 to 1), None where it is uncalibrated,
+    and the share of scans that are (0 to 1), None where nobody stated it."""
+
+    probability: float | None
+    prevalence: float | None
+
+
 def render(scan: ScanView, entry: EntryView | None, *, said: Said | None = None, also_not: str = "") -> str:
     """The page of a scan as whoever asks may see it."""
     outcome = seen(scan.outcome, hides_score=entry is not None and not entry.sees_score)
@@ -54,6 +64,9 @@ def render(scan: ScanView, entry: EntryView | None, *, said: Said | None = None,
         listed=filters.written(listed),
         last_mine=_last_mine(entry),
         case=cases.of(scan.scan_id),
+        meaning=_meaning(scan, outcome),
+        earlier=related.earlier(database(), scan, me=me()),
+        same_study=related.same_study(database(), scan, me=me()),
         **_pictures(scan, outcome),
     )
 
@@ -81,6 +94,14 @@ def left(model_id: int, listed: Filters) -> str:
     words = ngettext("%s left to read", "%s left to read", counts.to_read) % f"{counts.to_read:,}"
     pace = worklist.pace(database(), me=me())
     return f"{words} · {display.estimate(counts.to_read * pace)}" if pace and counts.to_read else words
+
+
+def _meaning(scan: ScanView, outcome: Seen | None) -> Meaning | None:
+    if outcome is None or outcome.score is None:
+        return None
+    model, prevalence = models.get(database(), scan.model_id), sites.site_named(database(), scan.site).prevalence
+    share = trained_at(model.report, model.flag_classes)
+    return Meaning(at_prevalence(outcome.score, share, prevalence), prevalence)
 
 
 def _form(scan: ScanView, entry: EntryView | None, said: Said | None) -> Form | None:

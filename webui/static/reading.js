@@ -69,15 +69,19 @@ function begin() {
   if (part("viewer")) viewer = mount(part("viewer"));
 }
 
-/** Swap the scan that was fetched ahead in, then fetch the one after it, once the server knows what `told` tells it. */
-async function goAhead(page, told) {
+/** Swap the scan that was fetched ahead in; the one after it is fetched once the server knows what `told` tells it, and
+    nobody waits for that. */
+function goAhead(page, told) {
   const { address } = ahead;
   ahead = null;
   swap(page, address);
-  const { left } = await told;
-  if (left) part("left").textContent = left;
   tell(scan().dataset.seen);
-  await fetchAhead();
+  const { key } = scan().dataset;
+  Promise.resolve(told).then(({ left }) => {
+    if (scan().dataset.key !== key) return;
+    if (left) part("left").textContent = left;
+    fetchAhead();
+  });
 }
 
 function goTo(address) {
@@ -89,7 +93,11 @@ function goTo(address) {
 
 async function save() {
   const form = part("verdict");
-  if (isBusy || !form) return;
+  if (!form) return;
+  if (isBusy) {
+    say(words().saving);
+    return;
+  }
   if (!form.querySelector("[name=verdict]:checked")) {
     complain(words().choose);
     return;
@@ -135,7 +143,7 @@ async function skip(link) {
     const address = new URL(link.href);
     address.searchParams.set("ahead", ahead.key);
     const told = fetch(address, { headers: { Accept: "application/json" } }).then((answer) => answer.json());
-    await goAhead(page, told.catch(() => ({})));
+    goAhead(page, told.catch(() => ({})));
   } finally { isBusy = false; }
 }
 
