@@ -17,7 +17,7 @@ from sqlalchemy import make_url, select
 
 from db import migrate
 from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable
-from db.store import models, reading, tallies
+from db.store import enlisting, models, reading, tallies
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
@@ -141,13 +141,18 @@ def check_codecs(db: Database) -> Check:
 
 
 def check_worklist(db: Database) -> Check:
-    """What the pages count is what there is, and somebody decides where readers disagree."""
+    """Whatever is flagged is on its list, what the pages count is what there is, and somebody decides where readers
+    disagree."""
+    if missing := sum(enlisting.unlisted(db).values()):
+        return Check(
+            "worklist", False, f"{missing} flagged scans are on no list", "run `nightread init`: it lists them"
+        )
     if wrong := tallies.recount(db):
         return Check("worklist", False, f"{len(wrong)} counts are wrong", "run `nightread init`: it counts anew")
     if sites := tallies.undecided(db):
         fix = f"nightread user add NAME --role arbiter --site {shlex.quote(sites[0])}"
         return Check("worklist", False, f"scans of {', '.join(sites)} wait for an arbiter; nobody is one there", fix)
-    return Check("worklist", True, "every entry is counted, and somebody decides what is disputed")
+    return Check("worklist", True, "all that is flagged is listed and counted; somebody decides what is disputed")
 
 
 def check_devices(db: Database) -> Check:

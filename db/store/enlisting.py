@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Float, Table, case, exists, literal, select, update
+from sqlalchemy import ColumnElement, Float, Table, and_, case, exists, func, literal, select, update
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import FunctionElement
 
-from db.schema import Batch, Entry, Outcome, Scan, Site
+from db.schema import Batch, Entry, Outcome, Scan, Site, TrainedModel
 from db.store import tallies
 from db.store.bulk import insert_into, insert_rows
+from db.store.connection import Database
 from db.store.tallies import NOBODY, Key
 from db.words import State
 
@@ -87,6 +88,26 @@ def reconsider(session: Session, trained_model_id: int) -> None:
     tallies.change(session, by)
 
 
+def unlisted(db: Database) -> dict[int, int]:
+    """By trained model, how many flagged scans are on no list: none, unless a worker of an earlier version was at
+    work. Looks at every flagged scan: for `doctor`, not for pages."""
+    with db.reading() as session:
+        counted = _unlisted(select(Outcome.trained_model_id, func.count())).group_by(Outcome.trained_model_id)
+        return {model_id: number for model_id, number in session.execute(counted)}  # noqa: C416
+
+
+def enlist_missing(db: Database) -> int:
+    """Put flagged scans that are on no list onto theirs; how many there were."""
+    added = 0
+    for model_id in unlisted(db):
+        with db.writing() as session:
+            session.execute(select(TrainedModel.id).where(TrainedModel.id == model_id).with_for_update())
+            by = _add_flagged(session, model_id)
+            tallies.change(session, by)
+            added += sum(by.values())
+    return added
+
+
 def by_choice(session: Session, outcome: Outcome, batch: Batch) -> bool:
     """An entry for a scored scan that is on no list, because a reader has something to say of it; not counted yet.
     False where another reader's came first. The model's row must be held (`held_threshold`)."""
@@ -118,19 +139,22 @@ def _add_flagged(session: Session, trained_model_id: int) -> dict[Key, int]:
         literal(str(State.UNREAD)),
         Batch.submitted_at,
     )
-    current = Outcome.scan_id == Scan.id, Outcome.generation == Scan.generation
-    flagged = (
-        columns.select_from(Outcome)
-        .join(Scan, current[0] & current[1])
-        .join(Batch, (Batch.id == Scan.batch_id) & (Batch.trained_model_id == Outcome.trained_model_id))
-        .join(Site, Site.id == Batch.site_id)
-        .where(Outcome.trained_model_id == trained_model_id, Outcome.flagged.is_(True))
-        .where(~exists().where(Entry.scan_id == Scan.id, Entry.trained_model_id == trained_model_id))
-        .order_by(Scan.id)
-    )
-    adding = insert_into(session, Entry).from_select([*NAMES, "submitted_at"], flagged, include_defaults=False)
+    missing = _unlisted(columns).where(Outcome.trained_model_id == trained_model_id).order_by(Scan.id)
+    adding = insert_into(session, Entry).from_select([*NAMES, "submitted_at"], missing, include_defaults=False)
     sites = Counter(session.scalars(adding.returning(Entry.site_id)))
     return {Key(site_id, trained_model_id, State.UNREAD, NOBODY): number for site_id, number in sites.items()}
+
+
+def _unlisted(columns: Any) -> Any:
+    """Of all that is flagged, by its batch's model, what has no entry."""
+    return (
+        columns.select_from(Outcome)
+        .join(Scan, and_(Scan.id == Outcome.scan_id, Scan.generation == Outcome.generation))
+        .join(Batch, and_(Batch.id == Scan.batch_id, Batch.trained_model_id == Outcome.trained_model_id))
+        .join(Site, Site.id == Batch.site_id)
+        .where(Outcome.flagged.is_(True))
+        .where(~exists().where(Entry.scan_id == Scan.id, Entry.trained_model_id == Outcome.trained_model_id))
+    )
 
 
 def _move(
