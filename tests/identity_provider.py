@@ -15,11 +15,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-CLIENT, SECRET = "nightread", "client-secret-canary"
+CLIENT, SECRET, ACCESS = "nightread", "client-secret-canary", "access-token-canary"
 
 
 class Provider:
-    """`claims` and `published` change what it says; `fails` names a path that answers 500; `asked` is what it heard."""
+    """`claims` and `published` change what it says; `fails` names a path that answers 500, `moves` one that redirects;
+    `asked` is what it heard, `given` the ID tokens that it gave."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.server = ThreadingHTTPServer((host, 0), _handler(self))
@@ -32,8 +33,10 @@ class Provider:
         self.published: dict[str, Any] = {}
         self.token: dict[str, Any] = {}
         self.fails = ""
+        self.moves = ""  # a path that redirects elsewhere
         self.refuses = ""  # an error that its page ends with
         self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self.given: list[str] = []
         self.codes: dict[str, dict[str, str]] = {}
 
     def metadata(self) -> dict[str, Any]:
@@ -60,14 +63,15 @@ class Provider:
         is_right = begun and authorization == f"Basic {basic}" and begun["code_challenge"] == challenge
         if not is_right or begun["redirect_uri"] != form.get("redirect_uri"):
             return None
-        return {"access_token": "access", "token_type": "Bearer", "id_token": self.id_token(begun)} | self.token
+        return {"access_token": ACCESS, "token_type": "Bearer", "id_token": self.id_token(begun)} | self.token
 
     def id_token(self, begun: dict[str, str]) -> str:
         now = int(time.time())
         usual = {"iss": self.issuer, "sub": self.subject, "aud": CLIENT, "iat": now, "exp": now + 300}
         claims = self.claims(usual | {"nonce": begun.get("nonce", "")})
         header = {"alg": self.algorithm, "kid": self.signs_with.kid}
-        return jwt.encode(header, claims, self.signs_with, algorithms=[self.algorithm])
+        self.given.append(jwt.encode(header, claims, self.signs_with, algorithms=[self.algorithm]))
+        return self.given[-1]
 
 
 @contextmanager
@@ -97,7 +101,9 @@ def _handler(provider: Provider) -> type[BaseHTTPRequestHandler]:
             parts = urlsplit(self.path)
             page = parts.path.removeprefix("/realms/ward/")
             provider.asked.append((page, _flat(parts.query), form))
-            if page == provider.fails:
+            if page == provider.moves:
+                self._send(307, {}, Location=f"{provider.issuer}/elsewhere")
+            elif page == provider.fails:
                 self._send(500, {"error": "broken"})
             elif page == "authorize":
                 self._send(303, {}, Location=provider.authorize(_flat(parts.query)))

@@ -10,7 +10,7 @@ from urllib.request import HTTPRedirectHandler, build_opener
 
 import pytest
 from click.testing import CliRunner
-from identity_provider import CLIENT, SECRET, Provider, serving
+from identity_provider import ACCESS, CLIENT, SECRET, Provider, serving
 from joserfc.jwk import OctKey, RSAKey
 from reading_room import PASSWORD, Browser, ReadingRoom
 
@@ -159,6 +159,18 @@ def test_somebody_goes_on_to_the_page_that_they_asked_for_and_to_no_other_host(w
     assert 'url=/account"' in ward.sign_on("/sign-in/sso?next=/account").text
     for foreign in ("https://evil.example/", "//evil.example", "/nowhere"):
         assert 'url=/"' in ward.sign_on(f"/sign-in/sso?next={foreign}").text
+
+
+def test_what_the_provider_gives_us_is_kept_nowhere(ward):
+    ward.link()
+
+    answer = ward.sign_on()
+
+    words = [ACCESS, SECRET, *(part for token in ward.provider.given for part in token.split(".")[1:])]
+    assert len(words) == 4
+    assert not any(word in answer.text + str(answer.headers) for word in words)
+    held = b"".join(file.read_bytes() for file in ward.room.config.home.rglob("*") if file.is_file())
+    assert not any(word.encode() in held for word in words)
 
 
 def test_an_admin_goes_to_the_batches(ward):
@@ -398,6 +410,16 @@ def test_an_answer_of_another_issuer_is_not_believed(ward):
     refused(ward.browser.get(back.replace("iss=http", "iss=https")), UNTRUSTED)
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_no_other_page_signs_somebody_in(ward, site):
+    ward.link()
+
+    answer = ward.browser.client.get("/sign-in/sso", headers={"Sec-Fetch-Site": site})
+
+    assert answer.location == "/sign-in"
+    assert ward.provider.asked == []
+
+
 # A provider that is not as it should be
 
 
@@ -412,6 +434,19 @@ def test_a_provider_that_does_not_answer_leaves_the_password(ward, path):
 
     refused(answer, "does not answer. Try again, or sign in with your password.", 503)
     assert ward.browser.sign_in("dr-a", PASSWORD).status_code == 303
+
+
+@pytest.mark.parametrize("path", [".well-known/openid-configuration", "keys", "token"])
+def test_nobody_is_followed_elsewhere(ward, path):
+    ward.link()
+    ward.provider.moves = path
+
+    answer = ward.browser.get("/sign-in/sso")
+    if answer.status_code == 303:
+        answer = ward.browser.get(ward.at_provider(answer.location))
+
+    assert answer.status_code in (401, 503)
+    assert "elsewhere" not in [page for page, *_ in ward.provider.asked]
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,12 @@ LONGEST = 4096  # characters of what comes back
 @bp.get("/sign-in/sso")
 @public
 def begin() -> ResponseReturnValue:
-    """Off to the identity provider."""
+    """Off to the identity provider; not because some other page says so: then we ask first."""
     from webui.openid import Flow, address
 
     config = _config()
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        return redirect(url_for("auth.sign_in"), 303)
     flow = Flow(
         state=secrets.token_urlsafe(32),
         nonce=secrets.token_urlsafe(32),
