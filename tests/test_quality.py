@@ -9,7 +9,7 @@ from reading_room import Found, ReadingRoom
 from sqlalchemy import event, select, update
 
 from db.schema import Batch, Entry, Outcome
-from db.store import entries, models, nights, people, quality, readers, recovery, thresholds
+from db.store import entries, estimates, models, nights, people, quality, readers, recovery, thresholds
 from db.store.connection import now
 from db.store.sites import set_site
 from db.words import Cause, Reason, Role, Stage, Verdict
@@ -210,9 +210,8 @@ def test_changes_of_mind_are_counted_by_their_direction(house):
 
 
 def bench(db, asked, *, sees_all=True, site_ids=frozenset({SITE})):
-    return quality.workbench(
-        db, site_ids=set(site_ids), model_id=MODEL, asked=asked, since=now() - AGO, sees_all=sees_all
-    )
+    live = estimates.live(db, site_ids=set(site_ids), model_id=MODEL, threshold=asked)[None]
+    return quality.workbench(db, site_ids=set(site_ids), model_id=MODEL, asked=asked, live=live, sees_all=sees_all)
 
 
 def test_the_workbench_tells_last_nights_list_at_another_threshold_and_changes_nothing(house):
@@ -281,7 +280,7 @@ def test_versions_stand_side_by_side_each_at_its_own_threshold(house):
     say(house, batch, "new/19.png", Verdict.CONFIRM)
     say(house, batch, "new/18.png", Verdict.DISMISS)
 
-    new, old = quality.versions(house.db, site_ids={SITE}, since=now() - AGO, live_since=now() - AGO)
+    new, old = quality.versions(house.db, site_ids={SITE}, since=now() - AGO)
 
     assert (new.model.id, new.is_active, old.model.id, old.is_active) == (newer, True, MODEL, False)
     assert (new.model.threshold, old.model.threshold) == (0.9, 0.5)

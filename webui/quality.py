@@ -53,7 +53,12 @@ def index() -> ResponseReturnValue:
     since, asked = now() - timedelta(days=days), _threshold(model.threshold)
     window = nights.nights(db, site_ids=site_ids, model_id=model.id, since=since)
     of: dict[str, Any] = {"site_ids": site_ids, "model_id": model.id, "since": since}
-    bench = quality.workbench(db, **of | {"since": now() - estimates.PERIOD}, asked=asked, sees_all=sees_all)
+    live = estimates.live(db, site_ids=site_ids, model_id=model.id)
+    is_other = asked != model.threshold
+    there = estimates.live(db, site_ids=site_ids, model_id=model.id, threshold=asked) if is_other else live
+    bench = quality.workbench(
+        db, site_ids=site_ids, model_id=model.id, asked=asked, live=there[None], sees_all=sees_all
+    )
     people.note_event(db, by=me().name, action="viewed_quality", about=f"model {model.id}")
     return render_template(
         "quality.html",
@@ -67,7 +72,7 @@ def index() -> ResponseReturnValue:
         scores=_score_charts(window, model.threshold),
         rates=[(name, _rate_chart(window, name, sees_all)) for name in ("flagged", "rejected")],
         charted=[(charts.swatch(number), name) for number, name in enumerate(_charted(window), start=1)],
-        live=estimates.live(db, site_ids=site_ids, model_id=model.id),
+        live=live,
         period=estimates.PERIOD.days,
         least=(LEAST_READ, LEAST_POSITIVES, readers.LEAST_PAIRS),
         pairs=readers.pairs(db, **of),
@@ -75,7 +80,7 @@ def index() -> ResponseReturnValue:
         against=readers.against_model(db, **of),
         bench=bench,
         bench_chart=_bench_chart(bench),
-        versions=quality.versions(db, site_ids=site_ids, since=since, live_since=now() - estimates.PERIOD),
+        versions=quality.versions(db, site_ids=site_ids, since=since, known={model.id: live[None]}),
         turnaround=cases.turnaround(db, site_ids=site_ids, since=since),
         sees_all=sees_all,
     )

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import func, select
@@ -61,9 +62,9 @@ class Version:
 
 
 def workbench(
-    db: Database, *, site_ids: set[int], model_id: int, asked: float, since: datetime, sees_all: bool
+    db: Database, *, site_ids: set[int], model_id: int, asked: float, live: Live, sees_all: bool
 ) -> Workbench:
-    """The last night at another threshold, with the live figures there; nothing is scored and nothing is changed.
+    """The last night at another threshold, with the `live` figures there; nothing is scored and nothing is changed.
     Without `sees_all`, batches that are still read blind are left out."""
     with db.reading() as session:
         mine = (Batch.trained_model_id == model_id, Batch.site_id.in_(site_ids))
@@ -79,20 +80,23 @@ def workbench(
         by_site: dict[str, list[float]] = defaultdict(list)
         for site, score in session.execute(scored).yield_per(5000):
             by_site[site].append(score or 0.0)
-    live = estimates.live(db, site_ids=site_ids, model_id=model_id, since=since, threshold=asked)[None]
     left_out = sum(1 for batch_id in blind if night is None or recent[batch_id] > night - NIGHT)
     told = {site: sorted(scores) for site, scores in by_site.items() if sees_all or len(scores) >= LEAST_SCORED}
     left_out += len(by_site) - len(told)
     return _workbench(models.threshold(db, model_id), asked, told, night=night, left_out=left_out, live=live)
 
 
-def versions(db: Database, *, site_ids: set[int], since: datetime, live_since: datetime) -> list[Version]:
-    """The trained models in use, the newest VERSIONS, side by side, each at its own threshold, the active one first."""
+def versions(
+    db: Database, *, site_ids: set[int], since: datetime, known: Mapping[int, Live] = MappingProxyType({})
+) -> list[Version]:
+    """The trained models in use, the newest VERSIONS, side by side, each at its own threshold, the active one first;
+    `known` has the live figures of models, by id, that need not be asked for again."""
     active = models.active_id(db)
-    return [
-        _version(db, model, site_ids, since=since, live_since=live_since, is_active=model.id == active)
-        for model in used_models(db)[:VERSIONS]
-    ]
+    found = []
+    for model in used_models(db)[:VERSIONS]:
+        live = known.get(model.id) or estimates.live(db, site_ids=site_ids, model_id=model.id)[None]
+        found.append(_version(db, model, site_ids, since=since, live=live, is_active=model.id == active))
+    return found
 
 
 def used_models(db: Database) -> list[ModelView]:
@@ -157,7 +161,7 @@ def _at_least(scores: Sequence[float], threshold: float) -> int:
 
 
 def _version(
-    db: Database, model: ModelView, site_ids: set[int], *, since: datetime, live_since: datetime, is_active: bool
+    db: Database, model: ModelView, site_ids: set[int], *, since: datetime, live: Live, is_active: bool
 ) -> Version:
     window = nights.nights(db, site_ids=site_ids, model_id=model.id, since=since)
     confirmed, decided = _decided(db, model.id, site_ids, since)
@@ -169,7 +173,7 @@ def _version(
         is_blind=any(night.is_blind for night in window),
         confirmed=confirmed,
         decided=decided,
-        live=estimates.live(db, site_ids=site_ids, model_id=model.id, since=live_since)[None],
+        live=live,
         report=figures,
         judged_on=judged_on,
     )
