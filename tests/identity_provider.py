@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -18,6 +19,12 @@ from joserfc.jwk import RSAKey
 CLIENT, SECRET, ACCESS = "nightread", "client-secret-canary", "access-token-canary"
 
 
+@cache
+def key(kid: str) -> RSAKey:
+    """A pair of keys of that name."""
+    return RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+
+
 class Provider:
     """`claims` and `published` change what it says; `fails` names a path that answers 500, `moves` one that redirects;
     `asked` is what it heard, `given` the ID tokens that it gave."""
@@ -26,7 +33,7 @@ class Provider:
         self.server = ThreadingHTTPServer((host, 0), _handler(self))
         self.issuer = f"http://{host}:{self.server.server_port}/realms/ward"
         self.subject = "sub-17"
-        self.key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
+        self.key = key("one")
         self.signs_with = self.key
         self.algorithm = "RS256"
         self.claims: Callable[[dict[str, Any]], dict[str, Any]] = dict
