@@ -379,7 +379,7 @@ def test_the_list_says_who_has_what_open_and_the_next_scan_is_another(room, thre
     page = browser.get("/")
     following = browser.post(f"/scan/{three[0]}", verdict="confirm")
 
-    assert re.findall(r"open at <bdi>([^<]+)</bdi>", page.text) == ["dr-b"]
+    assert re.findall(r"with <bdi>([^<]+)</bdi>", page.text) == ["dr-b"]
     assert following.location == f"/scan/{three[2]}"
 
 
