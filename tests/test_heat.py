@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from workers.heat import LONGEST_SIDE, OPACITY, SHADES, heatmap_png
+from workers.heat import LONGEST_SIDE, OPACITY, SHADES, Grid, heatmap_png
 from workers.preprocessing import Box, Evidence, prepare
 
 ONES = np.ones((7, 7), np.float32)
@@ -74,6 +74,20 @@ def test_a_peak_is_drawn_within_a_pixel_of_its_place_in_the_image(height, width,
     rows, columns = over_the_image(alpha, height, width)
     top, left, side, _ = crop
     expected = top + (place[0] + 0.5) * side / 7, left + (place[1] + 0.5) * side / 7
+    found = (alpha.sum(1) @ rows) / alpha.sum(), (alpha.sum(0) @ columns) / alpha.sum()
+    assert found == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(("height", "width", "crop"), PLACES)
+def test_a_place_is_drawn_where_the_middle_of_what_it_sees_lies(height, width, crop):
+    heat = np.zeros((7, 7), np.float32)
+    heat[2, 4] = 1
+
+    alpha = hotness(heatmap_png(heat, evidence(height, width, crop), Grid(0.5, 32)))
+
+    rows, columns = over_the_image(alpha, height, width)
+    top, left, side, _ = crop
+    expected = top + (0.5 + 2 * 32) * side / 224, left + (0.5 + 4 * 32) * side / 224
     found = (alpha.sum(1) @ rows) / alpha.sum(), (alpha.sum(0) @ columns) / alpha.sum()
     assert found == pytest.approx(expected, abs=1)
 

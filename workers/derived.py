@@ -21,7 +21,7 @@ def keep(
     Raises UnreadableImage and RootUnavailable as reading the original does."""
     keep_copy(folder, decoders, source, key)
     keep_input(folder, key, decoded.pixels)
-    _write(derived_path(folder, key, "heat"), heatmap_png(prediction.heat(), decoded.evidence))
+    _write(derived_path(folder, key, "heat"), heatmap_png(prediction.heat(), decoded.evidence, prediction.grid))
 
 
 def keep_copy(folder: Path, decoders: DecoderPool, source: Source, key: str) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from db.errors import ModelRefused
-from workers import gate, trained_models, weights
+from workers import gate, networks, trained_models, weights
 from workers.engines import tensorflow as engine
-from workers.heat import Heat
+from workers.heat import Grid, Heat
 from workers.trained_models import TrainedModel
 
 Layers = Mapping[str, NDArray[np.float32]]
@@ -19,7 +19,8 @@ Layers = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image: `score` 0-1 over the flag classes, `distance` from chest X-rays."""
+    """What the model says of one image: `score` 0-1 over the flag classes, `distance` from chest X-rays; `grid`: where
+    the last map's places lie, None where they are spread evenly."""
 
     score: float
     class_scores: dict[str, float]
@@ -27,6 +28,7 @@ class Prediction:
     is_chest: bool
     last_map: NDArray[np.float32]
     gradient: NDArray[np.float32]
+    grid: Grid | None = None
 
     def heat(self) -> Heat:
         """Where the picture raised the score: last map times gradient, positive part, 1 at its highest place.
@@ -65,6 +67,12 @@ class Scorer:
         """The distance up to which a picture counts as a chest X-ray."""
         return self.model.gate.limit
 
+    @property
+    def grid(self) -> Grid | None:
+        """Where the last map's places lie in the input."""
+        design = networks.ARCHITECTURES.get(self.model.architecture)
+        return Grid(*design.map_grid) if design and design.map_grid else None
+
     def describe(self) -> dict[str, str]:
         """Name engine, precision and device."""
         return engine.describe(self.engine)
@@ -98,6 +106,7 @@ class Scorer:
                 is_chest=bool(distance <= self.gate_limit),
                 last_map=last_map,
                 gradient=gradient,
+                grid=self.grid,
             )
             for score, row, distance, last_map, gradient in zip(
                 scores, outputs.class_scores, distances, outputs.last_map, gradients, strict=True
