@@ -11,6 +11,7 @@ from db.store import people
 from db.store.people import UserView
 from webui import codes, limits, passwords, sessions
 from webui.guard import EVERYBODY, READS, STATIC, database, enrols, me, needs, passive, public
+from webui.text import _
 
 bp = Blueprint("auth", __name__)
 
@@ -86,7 +87,7 @@ def sign_out() -> ResponseReturnValue:
     """End the session here and in the database."""
     sessions.end(database(), by=me().name)
     session.clear()
-    flash("You are signed out.")
+    flash(_("You are signed out."))
     response = redirect(url_for("auth.sign_in"), 303)
     sessions.forget(database(), response)
     return response
