@@ -14,7 +14,7 @@ in that time are left out and counted (`Live.left_out`)."""
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -212,7 +212,6 @@ def _adjustments(tallies: dict[_Kind, _Tally]) -> dict[tuple[object, ...], float
 
 
 def _live(sums: Sums, threshold: float, *, draws: bool) -> Live:
-    reasons = _missing(sums, draws=draws)
     enough = sums.read >= LEAST_READ
     has_positives = sums.positives >= LEAST_POSITIVES
     return Live(
@@ -224,16 +223,16 @@ def _live(sums: Sums, threshold: float, *, draws: bool) -> Live:
         sums.positives,
         sums.unknown,
         sums.left_out,
-        "; ".join(reasons),
+        _missing(sums, draws=draws),
     )
 
 
-def _missing(sums: Sums, *, draws: bool) -> Sequence[str]:
+def _missing(sums: Sums, *, draws: bool) -> str:
     if not draws:
-        return ["no sample of the cleared is drawn here: what was missed is not known"]
-    reasons = []
+        return "no sample of the cleared is drawn here: what was missed is not known"
+    short = []
     if sums.read < LEAST_READ:
-        reasons.append(f"not enough yet: {sums.read} of the {LEAST_READ} drawn scans that it takes are read")
+        short.append(f"{sums.read} drawn scans read, at least {LEAST_READ} needed")
     if sums.positives < LEAST_POSITIVES:
-        reasons.append(f"not enough yet: {sums.positives} of the {LEAST_POSITIVES} positive scans that it takes")
-    return reasons
+        short.append(f"{sums.positives} positive scans found, at least {LEAST_POSITIVES} needed")
+    return f"not enough yet: {'; '.join(short)}" if short else ""

@@ -193,9 +193,9 @@ def test_below_the_minimum_there_is_a_sentence_instead_of_a_number():
     short, enough = estimated(few), estimated(few + few[:1])
 
     assert (short.sensitivity, short.npv) == (None, None)
-    assert "99 of the 100 drawn scans" in short.why
+    assert "99 drawn scans read, at least 100 needed; 0 positive scans found, at least 10 needed" in short.why
     assert enough.sensitivity is None
-    assert "0 of the 10 positive scans" in enough.why
+    assert enough.why == "not enough yet: 0 positive scans found, at least 10 needed"
     assert enough.npv.value == 1
     assert enough.npv.low == pytest.approx(0.964, abs=0.001)  # Clopper and Pearson: 0 of 100
 

@@ -60,7 +60,7 @@ def test_the_report_gives_what_the_verdicts_tell_of_the_model(sampled):
 
     live = report(batch)["live"]
 
-    assert live["sensitivity"]["value"] == pytest.approx(10 / (10 + 20), abs=1e-4)  # each of the ten missed stands for two
+    assert live["sensitivity"]["value"] == pytest.approx(10 / (10 + 20), abs=1e-4)  # ten missed, for two each
     assert live["npv"]["value"] == pytest.approx(0.9)
     assert live["npv"]["low"] < 0.9 < live["npv"]["high"]
     assert (live["drawn"], live["read"], live["positives"], live["why"]) == (100, 100, 20, "")
@@ -115,5 +115,5 @@ def test_the_estimates_are_the_same_on_either_database(db):
     found = estimates.of_batch(db, batch)
 
     assert (found.drawn, found.read, found.positives, found.unknown) == (1, 1, 0, 1)
-    assert "1 of the 100 drawn scans" in found.why
+    assert "1 drawn scans read, at least 100 needed" in found.why
     room.close()
