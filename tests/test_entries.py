@@ -188,19 +188,18 @@ def sees(user, said_something, *, blind, state):
     return not blind or state == State.DONE or said_something or decides
 
 
-@pytest.mark.parametrize(("state", "blind"), list(product(State, (True, False))))
-def test_the_store_never_hands_out_a_hidden_score(db, crowd, state, blind):
+@pytest.mark.parametrize("blind", [True, False])
+def test_the_store_never_hands_out_a_hidden_score(db, crowd, blind):
     scan, whole = crowd
-    set_to(db, scan, state=state, blind=blind, share=SHARE)
     model_id = models.active(db).id
 
-    for name, user in whole.items():
+    for state, (name, user) in product(State, whole.items()):
+        set_to(db, scan, state=state, blind=blind, share=SHARE)
         shown = sees(user, not name.endswith("nothing"), blind=blind, state=state)
         view = entries.entry(db, scan, me=user)
         handed = [view, *worklist.next_entries(db, me=user, model_id=model_id)]
         for asked in (
             worklist.Filters(),
-            worklist.Filters(state=state),
             worklist.Filters(text="scan"),
             worklist.Filters(reader=name),
             worklist.Filters(batch_id=1, state=state),
@@ -212,39 +211,37 @@ def test_the_store_never_hands_out_a_hidden_score(db, crowd, state, blind):
         assert len(handed) >= 4
         for one in handed:
             told = repr(asdict(one))
-            assert shown or (str(SCORE) not in told and str(LIMIT) not in told), (name, one)
+            assert shown or (str(SCORE) not in told and str(LIMIT) not in told), (state, name, one)
             assert str(SHARE) not in told
         items = [one for one in handed if isinstance(one, worklist.WorklistItem)]
         assert {(item.score, item.threshold) for item in items} == {(SCORE, LIMIT) if shown else (None, None)}
 
 
-@pytest.mark.parametrize(("state", "blind"), list(product(State, (True, False))))
-def test_a_score_band_lists_no_hidden_score(db, crowd, state, blind):
+@pytest.mark.parametrize("blind", [True, False])
+def test_a_score_band_lists_no_hidden_score(db, crowd, blind):
     scan, whole = crowd
-    set_to(db, scan, state=state, blind=blind)
     band = {"lowest": SCORE - 0.01, "highest": SCORE + 0.01}
 
-    for user in whole.values():
+    for state, user in product(State, whole.values()):
+        set_to(db, scan, state=state, blind=blind)
         found = listed(db, user, state=state, **band)
         assert ids(found) == ([scan] if not blind or state == State.DONE else [])
         assert listed(db, user, state=state, highest=SCORE - 0.01) == []
 
 
-@pytest.mark.parametrize("state", list(State))
-def test_what_others_said_is_shown_only_where_it_may_be(db, crowd, state):
+def test_what_others_said_is_shown_only_where_it_may_be(db, crowd):
     scan, whole = crowd
-    set_to(db, scan, state=state)
+    speak = [name for name in reversed(whole) if not name.endswith("nothing")]
 
-    for name, user in whole.items():
+    for state, (name, user) in product(State, whole.items()):
+        set_to(db, scan, state=state)
         view = entries.entry(db, scan, me=user)
         mine = [] if name.endswith("nothing") else [name]
         decides = user.role == Role.ARBITER and state == State.ARBITER and not name.endswith("verdict")
         open_to_me = state in (State.DONE, State.WITHDRAWN) or decides
         assert [review.reader for review in view.my_reviews] == mine
-        assert [review.reader for review in view.reviews] == (
-            [other for other in reversed(whole) if not other.endswith("nothing")] if open_to_me else mine
-        )
-        assert open_to_me or all(f"note of {other}" not in repr(asdict(view)) for other in whole if [other] != mine)
+        assert [review.reader for review in view.reviews] == (speak if open_to_me else mine)
+        assert open_to_me or all(f"note of {other}" not in repr(asdict(view)) for other in speak if [other] != mine)
 
 
 def test_a_scan_that_is_on_no_list_of_theirs_has_no_entry_for_them(db):
@@ -318,6 +315,14 @@ def test_what_is_done_or_on_no_list_is_held_by_nobody(db):
     assert all(entries.hold(db, one, me=who) for one in (scan, cleared) for who in (ada, bea))
     assert row(db, scan).holder_id is None
     entries.release(db, scan, me=ada)
+
+
+def test_who_only_looks_holds_nothing(db):
+    (scan,) = night(db, [0.9])
+
+    assert entries.hold(db, scan, me=person(db, role=Role.ADMIN))
+
+    assert row(db, scan).holder_id is None
 
 
 def test_of_many_who_open_a_scan_at_once_one_holds_it(db):
@@ -612,7 +617,7 @@ def test_workers_readers_and_admins_at_once_neither_wait_in_a_circle_nor_lose_a_
     crowd = [person(db, f"r{n}", role=Role.ARBITER) for n in range(3)]
     night(db, [n / 40 for n in range(40)], root="/first")
     for n in range(4):
-        submitted(db, folder(60, prefix=f"n{n}-"), root=f"/n{n}", chunk_size=4)
+        submitted(db, folder(40, prefix=f"n{n}-"), root=f"/n{n}", chunk_size=4)
     start = Barrier(9)
 
     def complete(number):
@@ -627,7 +632,7 @@ def test_workers_readers_and_admins_at_once_neither_wait_in_a_circle_nor_lose_a_
     def read(number):
         start.wait()
         said = 0
-        for n in range(60):
+        for n in range(40):
             with db.reading() as session:
                 scans = session.scalars(select(Outcome.scan_id).order_by(Outcome.id.desc()).limit(40)).all()
             for scan in scans[(7 * number + n) % 7 :: 13]:
@@ -639,14 +644,14 @@ def test_workers_readers_and_admins_at_once_neither_wait_in_a_circle_nor_lose_a_
 
     def rule(number):
         start.wait()
-        for n in range(25):
+        for n in range(15):
             threshold(db, (n * 29 % 90 + 5) / 100)
         return 1
 
     def submit(number):
         start.wait()
         what = intake.Submission(1, models.active(db).id, "/late", chunk_size=8)
-        for n in range(25):
+        for n in range(15):
             intake.add_page(db, what, folder(8, prefix=f"late{n}-"))
         recovery.retry_failed(db, intake.seal(db, what), by="test")
         return 1
@@ -660,10 +665,10 @@ def test_workers_readers_and_admins_at_once_neither_wait_in_a_circle_nor_lose_a_
     while complete_rest:
         scoring.complete_chunk(db, complete_rest, [scored(scan) for scan in complete_rest.scans])
         complete_rest = claim(db)
-    assert done[4] + done[5] + done[6] > 50
+    assert done[4] + done[5] + done[6] > 30
     assert tallies.recount(db) == []
     _lists_are_whole(db, crowd)
     with db.reading() as session:
         told = Counter(session.scalars(select(Outcome.kind)))
-    assert told == {"scored": 480}
+    assert told == {"scored": 320}
     assert audit.verify(db)

@@ -69,8 +69,10 @@ def entry(db: Database, scan_id: int, *, me: UserView) -> EntryView | None:
 
 
 def hold(db: Database, scan_id: int, *, me: UserView) -> bool:
-    """Note, for HOLD_SECONDS from now, that `me` has an open entry before them; again, to renew. False, and nothing
-    changes, where somebody else has."""
+    """Note, for HOLD_SECONDS from now, that `me`, a reader, has an open entry before them; again, to renew. False, and
+    nothing changes, where somebody else has."""
+    if me.role not in READ:
+        return True
     mine = and_(Entry.holder_id == me.id, is_held())
     free = or_(Entry.holder_id.is_(None), Entry.holder_id == me.id, ~is_held())
     since = case((mine, Entry.held_since), else_=now())
