@@ -20,7 +20,7 @@ def install(app: Flask) -> None:
         count="{:,}".format,
         code=lambda code: str(code).replace("_", " "),
         folder=folder,
-        meaning=lambda code: MEANINGS.get(str(code), ""),
+        meaning=meaning,
         moment=moment,
         percent=percent,
         printable=printable,
@@ -68,6 +68,12 @@ def prose(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
+def meaning(code: object) -> str:
+    """What a reason or cause means, in words; empty for anything else."""
+    text = MEANINGS.get(str(code), "")
+    return _(text) if text else ""
+
+
 def folder(root: str) -> str:
     """The last two names of a folder's path, to tell batches apart."""
     return printable("/".join(Path(root).parts[-2:]))
@@ -85,5 +91,7 @@ def time_left(totals: Totals) -> str:
         return ""
     minutes = totals.waiting * totals.seconds / ended / 60
     if minutes < 1:
-        return "under a minute left"
-    return f"about {minutes:.0f} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"
+        return _("under a minute left")
+    if minutes < 90:
+        return _("about %s min left") % f"{minutes:.0f}"
+    return _("about %s h left") % f"{minutes / 60:.1f}"

@@ -20,6 +20,7 @@ from joserfc.jws import JWSRegistry
 from db.errors import SignOnFailed
 from db.settings import Settings
 from db.transport import is_private_web
+from webui.text import _
 
 log = logging.getLogger("nightread.web")
 
@@ -206,8 +207,8 @@ def _published(url: str) -> dict[str, Any]:
 
 def _silent(what: str, error: Exception | None = None) -> SignOnFailed:
     log.warning("single sign-on: the identity provider does not answer (%s, %s)", what, type(error).__name__)
-    return SignOnFailed("silent", "The identity provider does not answer. Try again, or sign in with your password.")
+    return SignOnFailed("silent", _("The identity provider does not answer. Try again, or sign in with your password."))
 
 
 def _untrusted(why: str) -> SignOnFailed:
-    return SignOnFailed(why, "The identity provider's answer cannot be trusted. Try again, or tell your admin.")
+    return SignOnFailed(why, _("The identity provider's answer cannot be trusted. Try again, or tell your admin."))
