@@ -35,8 +35,8 @@ QUERIES = {
     "cases.index": ["view=all", "view=cleared", "view=to_read", "view=confirmed", "view=dismissed"],
     "batches.progress": ["batch=1"],
 }
-# Left out: what ends or changes one's own account; the quality page, which has no scan on it but sums over nights.
-NOT_ASKED = {"static", "auth.sign_out", "account.change_password", "codes.begin", "codes.confirm", "quality"}
+# Left out: what ends or changes one's own account.
+NOT_ASKED = {"static", "auth.sign_out", "account.change_password", "codes.begin", "codes.confirm"}
 FORM = {"text": PATIENT, "reason": "a reason that is long enough", "action": "seen", "note": "a note", "step": "closed"}
 CHANGING = [
     (re.compile(rb'name="csrf_token" value="[^"]*"'), b"TOKEN"),
