@@ -34,6 +34,7 @@ QUERIES = {
     "review.skip": ["order=newest", f"ahead={KEYS[COMPANY]}"],
     "cases.index": ["view=all", "view=cleared", "view=to_read", "view=confirmed", "view=dismissed"],
     "batches.progress": ["batch=1"],
+    "quality.index": ["site=1", "threshold=0.3", "site=1&threshold=0.9"],
 }
 # Left out: what ends or changes one's own account.
 NOT_ASKED = {"static", "auth.sign_out", "account.change_password", "codes.begin", "codes.confirm"}
