@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, and_, literal, or_, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Entry, Review, Scan, Site, User
@@ -42,7 +42,8 @@ def entry_ids(session: Session, ask: Ask, *, after: int | None, limit: int) -> l
         where = (*where, by.beyond(place))
     found = _found(session, ask)
     if found is not None:
-        ranges = [(ask.is_reachable, Entry.scan_id.in_(found), *part) for part in ask.parts]
+        is_listed = or_(*(and_(*part) for part in ask.parts))
+        ranges = [(*_reachable(ask), Entry.scan_id.in_(found), is_listed)]
     else:
         ranges = _ranges(session, ask, by, where, limit)
     return _merged(session, ranges, by, where, limit)
@@ -71,7 +72,7 @@ def _found(session: Session, ask: Ask) -> list[int] | None:
     """The scans that a search or a reader's name leaves; None where these are many."""
     ways = []
     if ask.filters.text:
-        entries = select(Entry.scan_id).join(Scan, Scan.id == Entry.scan_id).where(ask.is_reachable)
+        entries = select(Entry.scan_id).join(Scan, Scan.id == Entry.scan_id).where(*_reachable(ask))
         ways.append([entries.where(way) for way in is_named(session, ask.filters.text)])
     if ask.filters.reader is not None:
         reviewed = select(Review.scan_id).join(User, User.id == Review.reader_id)
@@ -83,11 +84,16 @@ def _found(session: Session, ask: Ask) -> list[int] | None:
     return None
 
 
+def _reachable(ask: Ask) -> Where:
+    """`ask.is_reachable` where scans or batch are known: plus nothing, or SQLite goes through all of the sites."""
+    return Entry.trained_model_id + 0 == ask.model_id, (Entry.site_id + 0).in_(ask.sites)
+
+
 def _ranges(session: Session, ask: Ask, by: _By, where: Where, limit: int) -> list[Where]:
     """The ranges whose first rows, merged, are the page."""
     asked = ask.filters
     if asked.batch_id is not None:
-        return [(Entry.batch_id == asked.batch_id, ask.is_reachable, *part) for part in ask.parts]
+        return [(Entry.batch_id == asked.batch_id, *_reachable(ask), *part) for part in ask.parts]
     if by.column is Entry.rank and asked.has_time and (batches := _batches(session, ask)) is not None:
         return _heads(session, ask, by, where, batches, limit)
     of_model = Entry.trained_model_id == ask.model_id
@@ -115,13 +121,13 @@ def _heads(session: Session, ask: Ask, by: _By, where: Where, batches: list[int]
     """The ranges, one a batch and state, that come first in the order: a page of n has rows of no more than n."""
     questions = []
     for number, part in enumerate(ask.parts):
-        first = by.ordered(select(Entry.id).where(Entry.batch_id == Batch.id, ask.is_reachable, *part, *where))
+        first = by.ordered(select(Entry.id).where(Entry.batch_id == Batch.id, *_reachable(ask), *part, *where))
         head = first.limit(1).correlate(Batch).scalar_subquery()
         columns = select(Batch.id.label("batch"), literal(number).label("part"), head.label("head"))
         questions.append(columns.where(Batch.id.in_(batches)))
     heads = union_all(*questions).subquery()
     best = by.ordered(select(heads.c.batch, heads.c.part).join(Entry, Entry.id == heads.c.head)).limit(limit)
-    return [(Entry.batch_id == batch, ask.is_reachable, *ask.parts[part]) for batch, part in session.execute(best)]
+    return [(Entry.batch_id == batch, *_reachable(ask), *ask.parts[part]) for batch, part in session.execute(best)]
 
 
 def _first_readers(session: Session, ask: Ask) -> list[tuple[int, int]]:
