@@ -14,8 +14,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, literal, literal_column, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, case, exists, func, literal, literal_column, or_, select
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.expression import FunctionElement
 
 from db.errors import Refused, Unknown
 from db.schema import Acknowledgement, Batch, Entry, Outcome, Scan, Site
@@ -28,8 +30,23 @@ NOTE_CHARACTERS = 3, 2_000
 # Written out, as the partial indexes have them: SQLite knows them again by their text.
 _SCORED: ColumnElement[str] = literal_column("'scored'")
 _REPEAT: ColumnElement[str] = literal_column("'repeat'")
-# Added where a column's index would lead through every scan: a sum is in no index. SQLite would take it otherwise.
-_NO_INDEX: ColumnElement[int] = literal_column("0")
+
+
+class _unindexed(FunctionElement[int]):
+    """A column whose index would lead SQLite through every scan: a sum is in no index. PostgreSQL counts first."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(_unindexed)
+def _as_it_is(element: Any, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(_unindexed, "sqlite")
+def _as_a_sum(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"({compiler.process(element.clauses, **kw)} + 0)"
 
 
 class Standing(StrEnum):
@@ -81,8 +98,11 @@ def page(
 ) -> list[Unscreened]:
     """Scans of these sites that stand so, newest first; `after` is the scan id of the last one of the page before."""
     found: list[Unscreened] = []
+    is_open = standing == Standing.OPEN
     with db.reading() as session:
-        for (columns, stands), place in zip(_both(site_ids), (Outcome.scan_id, Entry.scan_id), strict=True):
+        for (columns, stands), place in zip(
+            _both(site_ids, is_open=is_open), (Outcome.scan_id, Entry.scan_id), strict=True
+        ):
             wanted = columns.where(stands == standing)
             if after is not None:
                 wanted = wanted.where(place < after)
@@ -106,7 +126,7 @@ def open_count(db: Database, *, site_ids: set[int], most: int = 100) -> int:
     """How many scans of these sites are open; `most` where there are as many or more."""
     total = 0
     with db.reading() as session:
-        for columns, stands in _both(site_ids):
+        for columns, stands in _both(site_ids, is_open=True):
             wanted = columns.with_only_columns(Scan.id).where(stands == Standing.OPEN).limit(most - total)
             total += session.scalar(select(func.count()).select_from(wanted.subquery())) or 0
     return total
@@ -161,9 +181,11 @@ def _with_note(session: Session, one: Unscreened) -> Unscreened:
     return Unscreened(**fields | {"by": newest.by, "note": newest.note, "noted_at": newest.at})
 
 
-def _both(site_ids: set[int]) -> tuple[tuple[Select[Any], ColumnElement[str]], ...]:
-    """What was not scored, and what is to be repeated: each with how it stands."""
-    return _unscreened(site_ids), _repeats(site_ids)
+def _both(site_ids: set[int], *, is_open: bool = False) -> tuple[tuple[Select[Any], ColumnElement[str]], ...]:
+    """What was not scored, and what is to be repeated: each with how it stands. For the open ones alone (`is_open`),
+    what is acknowledged is sorted out at once, before the scans are looked at."""
+    columns, stands = _unscreened(site_ids)
+    return (columns.where(~_outcome_is_acknowledged()) if is_open else columns, stands), _repeats(site_ids)
 
 
 def _unscreened(site_ids: set[int]) -> tuple[Select[Any], ColumnElement[str]]:
@@ -177,11 +199,11 @@ def _unscreened(site_ids: set[int]) -> tuple[Select[Any], ColumnElement[str]]:
     ended = (
         _columns(Outcome.kind, Outcome.reason, Outcome.detail, Outcome.at, stands)
         .select_from(Outcome)
-        .join(Scan, and_(Scan.id == Outcome.scan_id + _NO_INDEX, Scan.generation == Outcome.generation))
+        .join(Scan, and_(Scan.id == _unindexed(Outcome.scan_id), Scan.generation == Outcome.generation))
         .join(Batch, and_(Batch.id == Scan.batch_id, Batch.trained_model_id == Outcome.trained_model_id))
-        .join(Site, Site.id == Batch.site_id + _NO_INDEX)
+        .join(Site, Site.id == _unindexed(Batch.site_id))
     )
-    here = (Batch.site_id + _NO_INDEX).in_(site_ids)
+    here = _unindexed(Batch.site_id).in_(site_ids)
     return ended.where(Outcome.kind != _SCORED, Scan.patient.is_not(None), here), stands
 
 
@@ -211,6 +233,11 @@ def _columns(*ending: Any) -> Select[Any]:
 def _is_acknowledged(*further: ColumnElement[bool]) -> ColumnElement[bool]:
     same = (Acknowledgement.scan_id == Scan.id, Acknowledgement.generation == Scan.generation)
     return exists().where(*same, Acknowledgement.action == Action.ACKNOWLEDGED, *further)
+
+
+def _outcome_is_acknowledged() -> ColumnElement[bool]:
+    same = (Acknowledgement.scan_id == Outcome.scan_id, Acknowledgement.generation == Outcome.generation)
+    return exists().where(*same, Acknowledgement.action == Action.ACKNOWLEDGED)
 
 
 def _or_in_the_study(later: Any) -> ColumnElement[bool]:
