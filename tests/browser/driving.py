@@ -20,15 +20,16 @@ LAPTOP = {"width": 1366, "height": 768}
 PORTRAIT = {"width": 1200, "height": 1920}
 
 
-def address_answers(url: str) -> None:
-    """Wait until an address answers."""
-    for _ in range(300):
+def address_answers(url: str, *, while_: Callable[[], bool] = lambda: True) -> bool:
+    """Wait until an address answers; False once `while_` is not so any more."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and while_():
         try:
-            with urllib.request.urlopen(url, timeout=2):  # ours, on loopback
-                return
+            with urllib.request.urlopen(url, timeout=5):  # ours, on loopback
+                return True
         except OSError:
             time.sleep(0.2)
-    raise TimeoutError(url)
+    return False
 
 
 def sign_in(page: Page, name: str = "dr-a") -> None:

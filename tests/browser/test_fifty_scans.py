@@ -35,7 +35,7 @@ def test_fifty_flagged_scans_are_read_from_the_keyboard_alone(room, page):
     left = []
     for n, path in enumerate(paths):
         opens(page, path)
-        page.wait_for_function(f"document.getElementById('left')?.textContent.startsWith('{FIFTY - n} left')")
+        page.wait_for_function(f"() => document.getElementById('left')?.textContent.startsWith('{FIFTY - n} left')")
         left.append(FIFTY - n)
         key = KEYS[n % len(KEYS)]
         page.keyboard.press(key)

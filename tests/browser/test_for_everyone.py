@@ -72,7 +72,7 @@ def walk(page, room: ReadingRoom) -> dict[str, list[str]]:
     for address in filter(is_page, addresses(room)):
         answer = page.goto(address)
         if answer.status == 200 and not answer.request.redirected_from:
-            page.wait_for_function("document.getElementById('viewer')?.dataset.state !== 'loading'")
+            page.wait_for_function("() => document.getElementById('viewer')?.dataset.state !== 'loading'")
             seen[address] = in_both_lights(page)
         elif answer.status >= 400:
             seen[f"{answer.status}"] = seen.get(f"{answer.status}") or in_both_lights(page)
@@ -214,20 +214,20 @@ def test_at_twice_the_size_all_that_a_reader_needs_is_there(full, window):
         assert box["x"] + box["width"] <= 683, needed
 
 
-@pytest.mark.parametrize("address", ["/", "/batches", "/account", "scan"])
-def test_the_tab_key_walks_the_page_as_it_is_read_and_shows_where_it_is(full, window, address):
+@pytest.mark.parametrize("at", ["/", "/batches", "/account", "scan"])
+def test_the_tab_key_walks_the_page_as_it_is_read_and_shows_where_it_is(full, window, at):
     page = window("dr-a")
-    page.goto(address if address != "scan" else f"/scan/{named(full)['flagged-3']}")
-    page.wait_for_function("document.getElementById('viewer')?.dataset.state !== 'loading'")
+    page.goto(at if at != "scan" else f"/scan/{named(full)['flagged-3']}")
+    page.wait_for_function("() => document.getElementById('viewer')?.dataset.state !== 'loading'")
     places, hidden = [], []
     for _ in range(80):
         page.keyboard.press("Tab")
-        at = page.evaluate(PLACE)
-        if at is None or at["id"] in [place["id"] for place in places]:
+        place = page.evaluate(PLACE)
+        if place is None or place["index"] in [before["index"] for before in places]:
             break
-        places.append(at)
-        if not at["shown"]:
-            hidden.append(at["what"])
+        places.append(place)
+        if not place["shown"]:
+            hidden.append(place["what"])
 
     assert hidden == []  # each has an outline or a ring while it has the focus
     assert len(places) >= 5
@@ -240,7 +240,7 @@ PLACE = """() => {
   const all = [...document.querySelectorAll("*")];
   const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(at);
   const shown = (outlineStyle !== "none" && parseFloat(outlineWidth) >= 2) || boxShadow !== "none";
-  return { id: all.indexOf(at), index: all.indexOf(at), shown, what: at.outerHTML.slice(0, 100) };
+  return { index: all.indexOf(at), shown, what: at.outerHTML.slice(0, 100) };
 }"""
 
 

@@ -45,7 +45,7 @@ def test_a_hostile_scan_is_read_by_keyboard_like_any_other(hostile_room, window)
 
     page.keyboard.press("c")
     page.keyboard.press("c")
-    page.wait_for_function(f"document.getElementById('scan')?.dataset.key !== '{key}'")
+    page.wait_for_function(f"() => document.getElementById('scan')?.dataset.key !== '{key}'")
 
     assert hostile_room.entry(key).my_reviews[0].verdict == "confirm"
     assert picture["height"] > 300  # the words leave the picture its room
