@@ -436,7 +436,7 @@ def test_a_head_that_cannot_be_noted_does_not_undo_what_was_committed(home, monk
     def full_disk(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audit, "_write", full_disk)
+    monkeypatch.setattr(audit, "_overwrite", full_disk)
     people.note_event(db, by="rosa", action="viewed", about="scan 1")
 
     assert audit.verify(db) == before + 1

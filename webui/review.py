@@ -54,10 +54,7 @@ def show(key: str) -> ResponseReturnValue:
     is_wanted = verdicts.is_wanted(entry)
     if entry and entry.holder and is_wanted and "anyway" not in request.args:
         return scan_page.held(scan, entry)
-    is_ahead = AHEAD in request.headers
-    people.note_event(database(), by=me().name, action="prefetched" if is_ahead else "viewed", about=_about(scan))
-    if is_wanted:
-        entries.hold(database(), scan.scan_id, me=me())
+    _note(scan, "prefetched" if AHEAD in request.headers else "viewed", holds=is_wanted)
     return scan_page.render(scan, entry, also_not=request.headers.get(AHEAD, ""))
 
 
@@ -110,10 +107,7 @@ def skip(key: str) -> ResponseReturnValue:
 def seen(key: str) -> ResponseReturnValue:
     """A page that was fetched ahead is now before the reader."""
     scan = _scan(key)
-    people.note_event(database(), by=me().name, action="viewed", about=_about(scan))
-    people.note_event(database(), by=me().name, action="viewed_image", about=_about(scan))
-    if verdicts.is_wanted(_entry(scan)):
-        entries.hold(database(), scan.scan_id, me=me())
+    _note(scan, "viewed", "viewed_image", holds=verdicts.is_wanted(_entry(scan)))
     return jsonify({})
 
 
@@ -144,8 +138,7 @@ def release(key: str) -> ResponseReturnValue:
 def image(key: str) -> ResponseReturnValue:
     """The lossless review copy: grey, 8 or 16 bits."""
     scan = _scan(key)
-    action = "prefetched_image" if AHEAD in request.headers else "viewed_image"
-    people.note_event(database(), by=me().name, action=action, about=_about(scan))
+    _note(scan, "prefetched_image" if AHEAD in request.headers else "viewed_image", holds=False)
     return _picture(scan, "image")
 
 
@@ -180,8 +173,13 @@ def _entry(scan: ScanView) -> EntryView | None:
     return entries.entry(database(), scan.scan_id, me=me())
 
 
-def _about(scan: ScanView) -> str:
-    return f"scan {scan.scan_id}"
+def _note(scan: ScanView, *actions: str, holds: bool) -> None:
+    """Put on record what the reader saw and, where the scan is theirs to read, that they have it open."""
+    if holds:
+        entries.hold(database(), scan.scan_id, me=me(), noting=actions)
+        return
+    for action in actions:
+        people.note_event(database(), by=me().name, action=action, about=f"scan {scan.scan_id}")
 
 
 def _is_key(text: str) -> bool:

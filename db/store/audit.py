@@ -17,6 +17,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def verified_head(db: Database, *, elsewhere: Iterable[Head] = ()) -> Head:
     """Walk the chain past the head in the home folder and those kept `elsewhere`; the head that it ends with.
 
     Raises ValueError where an event was altered, removed or cut off; Refused where there is no head to compare with."""
-    kept = [*_kept_head(db.config), *elsewhere]  # read before the log: this process's log may only be longer
+    with _locked(db.config, fcntl.LOCK_SH):
+        kept = [*_kept_head(db.config), *elsewhere]  # read before the log: this process's log may only be longer
     with db.reading() as session:
         rows = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000)
         try:
@@ -149,19 +151,38 @@ def _keep_head(config: Settings, head: Head) -> None:
     committed by now, so trouble with the file is only logged."""
     file = _head_file(config)
     try:
-        with file.with_name("audit.head.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if any(kept.number >= head.number for kept in _kept_head(config)):
-                return
-            draft = _draft(file)
-            _write(draft, f"{head}\n")
-            draft.replace(file)
+        with _locked(config, fcntl.LOCK_EX):
+            kept = _kept_head(config)
+            if kept and kept[0].number < head.number:
+                _overwrite(file, f"{head}\n")
+            elif not kept:
+                draft = _draft(file)
+                _write(draft, f"{head}\n")
+                draft.replace(file)
     except (OSError, ValueError) as error:
         log.error("the head of the audit log was not noted: %s", error)
 
 
+@contextmanager
+def _locked(config: Settings, how: int) -> Iterator[None]:
+    """The head's file held, to write it (LOCK_EX) or to read a whole line (LOCK_SH)."""
+    with _head_file(config).with_name("audit.head.lock").open("a") as lock:
+        fcntl.flock(lock, how)
+        yield
+
+
 def _draft(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def _overwrite(path: Path, content: str) -> None:
+    """In place, within the file's first sector, and not forced to the disk, because every page that is looked at comes
+    by here: a power cut leaves the line before, and a head that is behind is no flaw. The line never gets shorter."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.pwrite(file, content.encode(), 0)
+    finally:
+        os.close(file)
 
 
 def _write(path: Path, content: str) -> None:

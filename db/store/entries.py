@@ -68,21 +68,27 @@ def entry(db: Database, scan_id: int, *, me: UserView) -> EntryView | None:
         return _view(row, _reviews(session, scan_id), me)
 
 
-def hold(db: Database, scan_id: int, *, me: UserView) -> bool:
+def hold(db: Database, scan_id: int, *, me: UserView, noting: Sequence[str] = ()) -> bool:
     """Note, for HOLD_SECONDS from now, that `me`, a reader, has an open entry before them; again, to renew. False, and
-    nothing changes, where somebody else has."""
-    if me.role not in READ:
-        return True
+    no hold changes, where somebody else has. What they did (`noting`) goes on record either way, in one transaction:
+    a page costs one commit."""
+    with db.writing() as session:
+        is_mine = me.role not in READ or _hold(session, scan_id, me)
+        for action in noting:
+            record(session, me.name, action, f"scan {scan_id}")
+        return is_mine
+
+
+def _hold(session: Session, scan_id: int, me: UserView) -> bool:
     mine = and_(Entry.holder_id == me.id, is_held())
     free = or_(Entry.holder_id.is_(None), Entry.holder_id == me.id, ~is_held())
     since = case((mine, Entry.held_since), else_=now())
     values = {"holder_id": me.id, "held_since": since, "held_until": epoch_now() + HOLD_SECONDS}
-    with db.writing() as session:
-        holding = update(Entry).where(*_open_of(scan_id, me), free).values(values)
-        if _changed(session.execute(holding.execution_options(synchronize_session=False))):
-            return True
-        others = select(Entry.id).where(*_open_of(scan_id, me), ~free)
-        return session.scalar(others) is None
+    holding = update(Entry).where(*_open_of(scan_id, me), free).values(values)
+    if _changed(session.execute(holding.execution_options(synchronize_session=False))):
+        return True
+    others = select(Entry.id).where(*_open_of(scan_id, me), ~free)
+    return session.scalar(others) is None
 
 
 def release(db: Database, scan_id: int, *, me: UserView) -> None:
