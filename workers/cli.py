@@ -12,7 +12,7 @@ from db.settings import settings
 from db.store import heartbeats, reading
 from db.store.connection import database
 from db.words import Exit
-from workers import devices
+from workers import background, devices
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -40,6 +40,7 @@ def _work(device: str) -> int:
     from workers.shift import stopping_note
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    background.give_way()
     node = f"{device.replace(':', '')}@{socket.gethostname()}"
     arguments = ["--quiet", "worker", "--hostname", node, "--loglevel", "WARNING"]
     note = stopping_note(settings(), os.getpid())

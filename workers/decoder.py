@@ -21,6 +21,7 @@ import numpy as np
 from db.errors import RootUnavailable, UnreadableImage
 from db.files import open_beneath
 from db.words import Reason
+from workers.background import settle
 from workers.images import Limits, as_png, read, review, to_grey8
 from workers.preprocessing import Border, prepare
 
@@ -34,6 +35,7 @@ _GRACE_SECONDS = 10.0
 def main() -> None:
     """Serve until standard input ends."""
     settings = json.loads(sys.argv[1])
+    settle()
     limits = Limits(**settings["limits"])
     _confine(settings["memory_bytes"], limits)
     inbox, outbox = sys.stdin.buffer, _private_output()
