@@ -13,31 +13,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from ready_home import fill
 from sqlalchemy import create_engine, text
 
-from db.migrate import upgrade
 from db.settings import Settings, settings
-from db.store import models
 from db.store.connection import connect, database
-from db.store.sites import add_site
 from deploy import queue_server as server
 from deploy.drill import postgres as cluster
-
-STUB = models.Registration(
-    name="stub",
-    version="1",
-    folder="",
-    architecture="resnet50",
-    classes=["normal", "covid"],
-    flag_classes=["covid"],
-    input_size=64,
-    preprocessing_version="1",
-    weights_sha256="0" * 64,
-    minimum_age=18.0,
-    report={},
-    threshold=0.5,
-    threshold_why="a test",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +46,7 @@ def _template_home(short_folder):
     """A home as `home` gives it, made once: copying it is quicker than migrating for each test."""
     config = Settings(home=short_folder / "template")
     config.home.mkdir(mode=0o700)
-    _fill(config)
+    fill(config)
     return config.home
 
 
@@ -107,7 +89,7 @@ def _postgres_server(short_folder):
             _sql(url, "CREATE DATABASE template")
             config = Settings(home=short_folder / "pg", database_url=url.format("template"))
             config.home.mkdir(mode=0o700)
-            _fill(config)
+            fill(config)
             yield url, config.home
     except cluster.NoPostgres as error:
         if os.environ.get("CI"):
@@ -141,14 +123,6 @@ def db(request):
     opened = connect(config)
     yield opened
     opened.engine.dispose()
-
-
-def _fill(config):
-    db = connect(config)
-    upgrade(db)
-    add_site(db, "local", by="test")
-    models.activate(db, models.register(db, STUB, by="test"), why="a test", by="test")
-    db.engine.dispose()
 
 
 def _sql(url, statement):

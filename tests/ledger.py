@@ -2,7 +2,7 @@
 
 import hashlib
 
-from conftest import STUB
+from ready_home import STUB
 from sqlalchemy import update
 
 from db.schema import Chunk

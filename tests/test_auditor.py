@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 import redis
-from conftest import STUB
+from ready_home import STUB
 from sqlalchemy import create_engine, text
 from staged import CANARY, write_folder
 

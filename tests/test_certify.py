@@ -8,8 +8,8 @@ from contextlib import closing
 
 import psycopg
 import pytest
-from conftest import STUB
 from ledger import claim, complete, found, scored, submission, submitted
+from ready_home import STUB
 from sqlalchemy import select, text
 from test_commands import run
 

@@ -8,9 +8,9 @@ import threading
 import builders
 import pytest
 from click.testing import CliRunner
-from conftest import STUB
 from ledger import claim, complete, folder, scored, submitted
 from plain_models import auc, audit, table, write_plain
+from ready_home import STUB
 from sqlalchemy import select
 
 from db.errors import ModelRefused, Refused, Unknown

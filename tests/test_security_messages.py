@@ -17,8 +17,8 @@ import builders
 import celery
 import pytest
 import redis
-from conftest import _fill
 from guarded import PASSWORD, USER, guarded_server
+from ready_home import fill
 from sqlalchemy import text
 
 from db.settings import Settings
@@ -92,7 +92,7 @@ def night():
         url = f"redis+socket://{USER}:{PASSWORD}@{folder}/queue/q.sock"
         config = Settings(home=folder / "home", queue_url=url, sweep_seconds=1.0, task_seconds=60, decoders=1)
         config.home.mkdir(mode=0o700)
-        _fill(config)
+        fill(config)
         with guarded_server(folder / "queue") as path, supervised(config) as parts:
             made = Night(config, parts, folder, path)
             made.until(made.pid, "a worker")

@@ -8,7 +8,7 @@ import builders
 import cv2
 import numpy as np
 import pytest
-from conftest import STUB
+from ready_home import STUB
 from sqlalchemy import select, text
 
 from db.errors import DatabaseUnreachable, DeviceUnsound
