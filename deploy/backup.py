@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import click
@@ -23,6 +24,7 @@ from sqlalchemy import URL, make_url
 
 from db.errors import Refused
 from db.settings import Settings
+from db.store import audit
 from db.store.audit import record
 from db.store.connection import Database, database
 from db.store.reading import printable
@@ -33,7 +35,7 @@ from producer.commands import operator
 
 FORMAT = 1
 DATABASE = "nightread.db"
-HEAD = "audit.head"
+HEAD = audit.HEAD_FILE
 PICTURES = "derived"
 LINKED = (PICTURES, "models")  # folders of the home that may be links to a larger disk
 MADE_ANEW = {"queue", "logs", HEAD}  # the head is not, but comes by itself
@@ -189,11 +191,13 @@ def _hold(opened: int, draft: Path) -> None:
 
 def _add_database(writer: archive.Writer, home: Path, copy: Path) -> str:
     """Add the head of the audit log and then the database; its revision."""
-    head = _opened(home / HEAD)
+    head = audit.noted_head(home)
     revision = copy_database(home / DATABASE, copy)
     if head is not None:
-        with head:
-            writer.add(HEAD, head)
+        with TemporaryFile() as line:  # the file itself goes on meanwhile
+            line.write(head)
+            line.seek(0)
+            writer.add(HEAD, line)
     with copy.open("rb") as content:
         writer.add(DATABASE, content)
     copy.unlink()

@@ -17,7 +17,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from db.store.connection import Database, now
 log = logging.getLogger(__name__)
 
 HEAD = "audit_head"  # in a session's info: the newest event that it appended and has not committed
+HEAD_FILE = "audit.head"  # in the home folder
 CHAIN_LOCK = 0x6E69676874  # advisory lock of PostgreSQL: one writer of the chain at a time ("night")
 
 
@@ -63,7 +64,7 @@ def verified_head(db: Database, *, elsewhere: Iterable[Head] = ()) -> Head:
     """Walk the chain past the head in the home folder and those kept `elsewhere`; the head that it ends with.
 
     Raises ValueError where an event was altered, removed or cut off; Refused where there is no head to compare with."""
-    with _locked(db.config, fcntl.LOCK_SH):
+    with _locked(db.config.home, fcntl.LOCK_SH):
         kept = [*_kept_head(db.config), *elsewhere]  # read before the log: this process's log may only be longer
     with db.reading() as session:
         rows = session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000)
@@ -95,6 +96,13 @@ def events(db: Database) -> Iterator[dict[str, Any]]:
         for entry in session.scalars(select(AuditEvent).order_by(AuditEvent.id)).yield_per(1000):
             names = ("id", "actor", "action", "object", "detail", "hash")
             yield {"at": entry.at.isoformat()} | {name: getattr(entry, name) for name in names}
+
+
+def noted_head(home: Path) -> bytes | None:
+    """The line in a home folder that says where the log ends, whole; None where there is none."""
+    with _locked(home, fcntl.LOCK_SH), suppress(FileNotFoundError):
+        return (home / HEAD_FILE).read_bytes()
+    return None
 
 
 def audit_key(config: Settings) -> bytes:
@@ -132,7 +140,7 @@ def _newest(session: Session) -> Head:
 
 
 def _head_file(config: Settings) -> Path:
-    return config.home / "audit.head"
+    return config.home / HEAD_FILE
 
 
 def _kept_head(config: Settings) -> list[Head]:
@@ -151,7 +159,7 @@ def _keep_head(config: Settings, head: Head) -> None:
     committed by now, so trouble with the file is only logged."""
     file = _head_file(config)
     try:
-        with _locked(config, fcntl.LOCK_EX):
+        with _locked(config.home, fcntl.LOCK_EX):
             kept = _kept_head(config)
             if kept and kept[0].number < head.number:
                 _overwrite(file, f"{head}\n")
@@ -164,9 +172,9 @@ def _keep_head(config: Settings, head: Head) -> None:
 
 
 @contextmanager
-def _locked(config: Settings, how: int) -> Iterator[None]:
+def _locked(home: Path, how: int) -> Iterator[None]:
     """The head's file held, to write it (LOCK_EX) or to read a whole line (LOCK_SH)."""
-    with _head_file(config).with_name("audit.head.lock").open("a") as lock:
+    with (home / f"{HEAD_FILE}.lock").open("a") as lock:
         fcntl.flock(lock, how)
         yield
 
