@@ -57,7 +57,10 @@ class Viewer {
     for (const [name, button] of this.tools) button.addEventListener("click", () => this.act(name), { signal });
     for (const button of this.presets) button.addEventListener("click", () => this.usePreset(button), { signal });
     for (const name of ["level", "width"]) this.parts[name].addEventListener("input", () => this.slide(name), { signal });
-    this.parts.opacity?.addEventListener("input", () => this.redraw("overlay"), { signal });
+    this.parts.opacity?.addEventListener("input", () => {
+      opacityOf(this); // kept for the next scan even where the map is switched off before it is drawn
+      this.redraw("overlay");
+    }, { signal });
     for (const toolbar of this.section.querySelectorAll("[role=toolbar]")) roam(toolbar, signal);
     listenToKeys(this, signal);
     listenToPointers(this.stage, this.hand, signal);
