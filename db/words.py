@@ -73,6 +73,10 @@ CAUSE_MEANINGS: dict[Cause, str] = {
 }
 
 
+# What a rejected or failed scan's code means, whichever of the two it is.
+MEANINGS: dict[str, str] = {str(code): said for code, said in (*REASON_MEANINGS.items(), *CAUSE_MEANINGS.items())}
+
+
 class Kind(StrEnum):
     """The kind of an outcome."""
 

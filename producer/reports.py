@@ -14,24 +14,11 @@ from db.store.cases import Turnaround
 from db.store.certificate import Certificate
 from db.store.connection import Database
 from db.store.reading import ScanLine, Totals, printable
-from db.words import CAUSE_MEANINGS, REASON_MEANINGS, Exit, Kind
+from db.words import MEANINGS, Exit, Kind
 
 FLAGGED_SHOWN = 20
 REFUSED_SHOWN = 50
 EXAMPLES_SHOWN = 5
-SCAN_FIELDS = (
-    "path",
-    "outcome",
-    "reason",
-    "score",
-    "threshold",
-    "flagged",
-    "model",
-    "engine",
-    "precision",
-    "seconds",
-)
-MEANINGS = {str(code): said for said_of in (REASON_MEANINGS, CAUSE_MEANINGS) for code, said in said_of.items()}
 
 
 def exit_code(totals: Totals) -> Exit:
@@ -165,7 +152,7 @@ def _print_more(count: int, batch_id: int) -> None:
 
 def _scan_json(line: ScanLine) -> dict[str, Any]:
     values = asdict(line)
-    return {name: values[name] for name in SCAN_FIELDS}
+    return {name: values[name] for name in exports.SCREENING}
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import write_po
 
 import webui
-from db.words import CAUSE_MEANINGS, REASON_MEANINGS
+from db.words import MEANINGS
 
 HERE = Path(webui.__file__).parent
 CATALOGUE = HERE / "strings.pot"
@@ -24,7 +24,7 @@ def extracted() -> Catalog:
     found = extract_from_dir(str(HERE), method_map=METHODS, keywords={"_": None, "gettext": None, "ngettext": (1, 2)})
     for file, _, message, comments, context in sorted(found, key=lambda each: (each[0], each[1])):
         catalogue.add(message, locations=[(f"webui/{file}", 0)], auto_comments=comments, context=context)
-    for meaning in (*REASON_MEANINGS.values(), *CAUSE_MEANINGS.values()):
+    for meaning in MEANINGS.values():
         catalogue.add(meaning, locations=[("db/words.py", 0)])
     return catalogue
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from flask import Flask
 
 from db.store.reading import Totals, printable
-from db.words import CAUSE_MEANINGS, REASON_MEANINGS
+from db.words import MEANINGS
 from webui.text import _
 
 SAMPLES = Path(__file__).parents[1] / "deploy" / "samples"
-MEANINGS = {str(code): text for table in (REASON_MEANINGS, CAUSE_MEANINGS) for code, text in table.items()}
 
 
 def install(app: Flask) -> None:

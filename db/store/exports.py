@@ -20,7 +20,7 @@ from db.store.reading import printable
 from db.store.scoring import current_outcome
 from db.words import State
 
-COLUMNS = (
+SCREENING = (
     "path",
     "outcome",
     "reason",
@@ -31,6 +31,9 @@ COLUMNS = (
     "engine",
     "precision",
     "seconds",
+)
+COLUMNS = (
+    *SCREENING,
     "detail",
     "patient",
     "study",
