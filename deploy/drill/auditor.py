@@ -7,101 +7,17 @@ import hashlib
 import hmac
 import json
 import os
-import sqlite3
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, urlsplit
-
-import psycopg
+from typing import Any
 
 from deploy.drill import canaries, doorbell, listed
+from deploy.drill.books import Batch, Books, Chunk, Count, Entry, Event, Outcome, Scan, newest_event, read
 from deploy.drill.runs import Expected, ExpectedOutcome, Run, Violation
 
 ALIKE = 1e-6  # between a score and the oracle's: a float32 on its way through JSON and a column keeps more
 SHOWN = 5  # violations of one sort that are spelled out; the others are counted
-
-
-class Scan(NamedTuple):
-    id: int
-    batch_id: int
-    chunk_id: int | None
-    generation: int
-    path: bytes
-
-
-class Outcome(NamedTuple):
-    scan_id: int
-    model_id: int
-    generation: int
-    kind: str
-    reason: str | None
-    score: float | None
-    flagged: bool | None
-    threshold: float | None
-
-
-class Batch(NamedTuple):
-    id: int
-    site: str
-    root: bytes
-    model_id: int
-    sealed_at: Any
-
-
-class Chunk(NamedTuple):
-    id: int
-    batch_id: int
-    token: str | None
-    lease_until: float | None
-    completed_at: Any
-
-
-class Event(NamedTuple):
-    id: int
-    at: Any
-    actor: str
-    action: str
-    object: str
-    detail: Any
-    hash: str
-
-
-QUESTIONS: dict[type[Any], str] = {
-    Scan: "SELECT id, batch_id, chunk_id, generation, path FROM scans ORDER BY id",
-    Outcome: "SELECT scan_id, trained_model_id, generation, kind, reason, score, flagged, threshold FROM outcomes",
-    Batch: "SELECT b.id, s.name, root, trained_model_id, sealed_at FROM batches b JOIN sites s ON s.id = b.site_id",
-    Chunk: "SELECT id, batch_id, token, lease_until, completed_at FROM chunks",
-    Event: "SELECT id, at, actor, action, object, detail, hash FROM audit_events ORDER BY id",
-    **listed.QUESTIONS,
-}
-NEWEST = "SELECT id, hash FROM audit_events ORDER BY id DESC LIMIT 1"
-# What people and machines read of the night outside a scan's own rows: no patient belongs there.
-SAID = {
-    "workers": "SELECT * FROM workers",
-    "audit_events": "SELECT actor, action, object, detail FROM audit_events",
-    "chunks": "SELECT worker FROM chunks",
-}
-
-
-@dataclass
-class Books:
-    """Every table that the checks look at, read once."""
-
-    rows: dict[type[Any], list[Any]]
-    said: dict[str, list[Any]]
-    outcomes: dict[int, list[Outcome]] = field(default_factory=lambda: defaultdict(list))
-
-    def __post_init__(self) -> None:
-        for outcome in self.rows[Outcome]:
-            self.outcomes[outcome.scan_id].append(outcome)
-
-    @property
-    def batches(self) -> dict[int, Batch]:
-        return {batch.id: batch for batch in self.rows[Batch]}
 
 
 def audit(run: Run) -> list[Violation]:
@@ -114,7 +30,7 @@ def audit(run: Run) -> list[Violation]:
         "D": doorbell.flaws(run.queue_socket),
         "E": _on_record(books, run),
         "F": _silent(books, run),
-        "G": listed.flaws(books.rows[listed.Entry], books.rows[listed.Count], _scored(books)),
+        "G": listed.flaws(books.rows[Entry], books.rows[Count], _scored(books)),
     }
     return [violation for check, said in checks.items() for violation in _shown(check, list(said))]
 
@@ -124,39 +40,15 @@ def _shown(check: str, said: Sequence[str]) -> list[Violation]:
     return [Violation(check, one) for one in (*said[:SHOWN], *more)]
 
 
-def read(url: str) -> Books:
-    """The tables, in one transaction each statement; the parts that wrote them have stopped."""
-    with closing(_connected(url)) as connection:
-        cursor = connection.cursor()
-        rows = {kind: [kind(*row) for row in cursor.execute(sql).fetchall()] for kind, sql in QUESTIONS.items()}
-        return Books(rows, {name: cursor.execute(sql).fetchall() for name, sql in SAID.items()})
-
-
 def is_noted(run: Run) -> bool:
     """Whether the head outside the database names the log's newest event; a sweep sees to that after a crash."""
-    with closing(_connected(run.database_url)) as connection:
-        newest = connection.cursor().execute(NEWEST).fetchone()
+    newest = newest_event(run.database_url)
     return newest is None or _head(run) == [str(newest[0]), newest[1]]
 
 
 def _head(run: Run) -> list[str]:
     file = run.home / "audit.head"
     return file.read_text().split() if file.exists() else []
-
-
-def _connected(url: str) -> Any:
-    return _sqlite(url) if url.startswith("sqlite") else _postgresql(url)
-
-
-def _sqlite(url: str) -> sqlite3.Connection:
-    return sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)
-
-
-def _postgresql(url: str) -> "psycopg.Connection[Any]":
-    parts = urlsplit(url)
-    given = {"user": parts.username, "password": parts.password, "port": parts.port, "host": parts.hostname}
-    named = {name: value for name, value in given.items() if value is not None} | dict(parse_qsl(parts.query))
-    return psycopg.connect(dbname=parts.path.lstrip("/"), **named)  # type: ignore[arg-type]
 
 
 def _once(books: Books) -> Iterator[str]:

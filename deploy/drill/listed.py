@@ -2,33 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+
+from deploy.drill.books import Count, Entry
 
 ALIKE = 1e-9  # between the list's score and the outcome's: they are copies
-
-
-class Entry(NamedTuple):
-    scan_id: int
-    model_id: int
-    site_id: int
-    batch_id: int
-    score: float
-    share: float | None
-    state: str
-
-
-class Count(NamedTuple):
-    site_id: int
-    model_id: int
-    state: str
-    number: int
-
-
-QUESTIONS: dict[type[Any], str] = {
-    Entry: "SELECT scan_id, trained_model_id, site_id, batch_id, score, share, state FROM entries",
-    Count: "SELECT site_id, trained_model_id, state, sum(count) FROM entry_counts"
-    " GROUP BY site_id, trained_model_id, state",
-}
 
 
 def flaws(
