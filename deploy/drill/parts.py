@@ -291,8 +291,7 @@ def mount_small_disk(folder: Path) -> bool:
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
+        return int(free.getsockname()[1])
 
 
 def _is_ours(name: str, config: Settings) -> bool:

@@ -1,84 +1,24 @@
-"""The tables: columns and constraints, no behaviour."""
+"""The tables of the night: sites, models, batches, scans and their outcomes; workers; the audit record."""
 
-from datetime import UTC, datetime
-from typing import Any, ClassVar
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BigInteger,
     CheckConstraint,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
-    Integer,
-    LargeBinary,
-    MetaData,
     String,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     false,
     text,
-    true,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.words import PROTOCOL, Stage
-
-NAMES = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment in UTC, also on SQLite, which forgets the zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a moment without a time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class FileName(TypeDecorator[str]):
-    """A path exactly as the file system has it: bytes in the table, str with surrogate escapes in Python."""
-
-    impl = LargeBinary
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
-        return None if value is None else value.encode("utf-8", "surrogateescape")
-
-    def process_result_value(self, value: bytes | None, dialect: Dialect) -> str | None:
-        return None if value is None else bytes(value).decode("utf-8", "surrogateescape")
-
-
-Id = BigInteger().with_variant(Integer, "sqlite")
-
-
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMES)
-    type_annotation_map: ClassVar[dict[Any, Any]] = {
-        int: Id,
-        datetime: UtcDateTime(),
-        dict[str, Any]: JSON(),
-        list[str]: JSON(),
-    }
+from db.schema.base import Base, FileName
+from db.words import PROTOCOL
 
 
 class Site(Base):
@@ -308,179 +248,6 @@ class GoldenScore(Base):
     score: Mapped[float] = mapped_column(Float)  # probability, 0 to 1
     distance: Mapped[float] = mapped_column(Float)  # from chest X-rays, as the gate measures
     worker: Mapped[str] = mapped_column(String(200))  # the one that saw it first
-    at: Mapped[datetime]
-
-
-class User(Base):
-    """Somebody who signs in."""
-
-    __tablename__ = "users"
-    __table_args__ = (Index("uq_users_subject", "subject", unique=True),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
-    role: Mapped[str] = mapped_column(String(20))
-    password_hash: Mapped[str] = mapped_column(String(200))
-    created_at: Mapped[datetime]
-    disabled_at: Mapped[datetime | None]
-    subject: Mapped[str | None] = mapped_column(String(255))  # whom single sign-on names; NULL: nobody
-
-
-class UserSite(Base):
-    """A site whose scans a reader may open."""
-
-    __tablename__ = "user_sites"
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
-    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"), primary_key=True)
-
-
-class WebSession(Base):
-    """One sign-in; the cookie holds a random token, this row its hash."""
-
-    __tablename__ = "web_sessions"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
-    created_at: Mapped[datetime]
-    seen_at: Mapped[datetime]
-    ended_at: Mapped[datetime | None]
-    awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())  # the password was right so far
-    # The identity provider asked for a second factor and says so.
-    second_factor: Mapped[bool] = mapped_column(default=False, server_default=false())
-
-
-class Authenticator(Base):
-    """An app that makes one-time passwords (RFC 6238). Its secret is not here: the web derives it from `nonce` and a
-    key of its own (webui/totp.py)."""
-
-    __tablename__ = "authenticators"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
-    nonce: Mapped[str] = mapped_column(String(32))
-    added_at: Mapped[datetime]
-    confirmed_at: Mapped[datetime | None]  # by a first code; until then sign-in does not ask for one
-    removed_at: Mapped[datetime | None]
-    last_step: Mapped[int] = mapped_column(default=0)  # of the last code that was accepted: none is accepted twice
-
-
-class RecoveryCode(Base):
-    """What lets somebody in once who lost their app; only the hash is kept."""
-
-    __tablename__ = "recovery_codes"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    authenticator_id: Mapped[int] = mapped_column(ForeignKey("authenticators.id"), index=True)
-    code_sha256: Mapped[str] = mapped_column(String(64))
-    used_at: Mapped[datetime | None]
-
-
-_SECOND, _SEEN, _REPEAT = "state = 'second'", "NOT blind OR state = 'done'", "verdict = 'repeat'"
-
-
-class Entry(Base):
-    """A scan's place on its model's worklist: it was flagged, or drawn from the cleared. Changes with every review;
-    what was said stays in `reviews`."""
-
-    __tablename__ = "entries"
-    __table_args__ = (
-        UniqueConstraint("scan_id", "trained_model_id"),
-        Index("ix_entries_list", "trained_model_id", "site_id", "state", "rank", "id"),
-        Index("ix_entries_since", "trained_model_id", "site_id", "state", "submitted_at", "id"),
-        Index("ix_entries_batch", "batch_id", "state", "rank", "id"),
-        # A second reader's part of the list: what others read first, by who that was.
-        Index(
-            "ix_entries_second",
-            *("trained_model_id", "site_id", "first_reader_id", "rank", "id"),
-            sqlite_where=text(_SECOND),
-            postgresql_where=text(_SECOND),
-        ),
-        Index(
-            "ix_entries_second_since",
-            *("trained_model_id", "site_id", "first_reader_id", "submitted_at", "id"),
-            sqlite_where=text(_SECOND),
-            postgresql_where=text(_SECOND),
-        ),
-        # Scores that every reader may see.
-        Index(
-            "ix_entries_score",
-            *("trained_model_id", "site_id", "state", "score", "id"),
-            sqlite_where=text(_SEEN),
-            postgresql_where=text(_SEEN),
-        ),
-        Index("ix_entries_repeat", "scan_id", sqlite_where=text(_REPEAT), postgresql_where=text(_REPEAT)),
-    )
-    id: Mapped[int] = mapped_column(primary_key=True)
-    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"))
-    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"))
-    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"))
-    batch_id: Mapped[int] = mapped_column(ForeignKey("batches.id"))
-    score: Mapped[float] = mapped_column(Float)
-    rank: Mapped[float] = mapped_column(Float)  # the list's order, highest first: the score, or a random number
-    share: Mapped[float | None] = mapped_column(Float)  # with which it was drawn from the cleared; NULL: it was flagged
-    blind: Mapped[bool]  # score and heat map stay hidden until a reader's first impression is saved
-    readers: Mapped[int]  # how many must read it: 1 or 2
-    state: Mapped[str] = mapped_column(String(12))
-    verdict: Mapped[str | None] = mapped_column(String(20))  # what it came to, once done
-    first_reader_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))
-    submitted_at: Mapped[datetime]  # its batch's
-    decided_at: Mapped[datetime | None]
-    holder_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who has it open (a soft lock)
-    held_since: Mapped[datetime | None]
-    held_until: Mapped[float | None] = mapped_column(Float)  # seconds since 1970 on the database's clock
-
-
-class EntryCount(Base):
-    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows. No
-    foreign keys: a verdict that makes a new row would wait for whoever holds site or model, and may wait for it."""
-
-    __tablename__ = "entry_counts"
-    site_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    trained_model_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    state: Mapped[str] = mapped_column(String(12), primary_key=True)
-    # Of those in state `second`, who read them first: that reader's list leaves them out. 0 in every other state.
-    reader_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    count: Mapped[int]
-
-
-class Review(Base):
-    """A reader's verdict on a scan; append-only, and a reader's newest supersedes their earlier ones."""
-
-    __tablename__ = "reviews"
-    __table_args__ = (Index("ix_reviews_reader", "reader_id", "id"),)
-    id: Mapped[int] = mapped_column(primary_key=True)
-    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
-    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
-    stage: Mapped[str] = mapped_column(String(12), default=Stage.VERDICT, server_default=Stage.VERDICT)
-    verdict: Mapped[str] = mapped_column(String(20))
-    findings: Mapped[list[str] | None]  # words of the setting FINDINGS
-    note: Mapped[str] = mapped_column(Text)
-    saw_score: Mapped[bool] = mapped_column(default=True, server_default=true())
-    saw_others: Mapped[bool] = mapped_column(default=True, server_default=true())  # other readers' verdicts
-    at: Mapped[datetime]
-
-
-class CaseStep(Base):
-    """What happened to a case outside of screening and reading; append-only, and the newest of a step rules."""
-
-    __tablename__ = "case_steps"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
-    step: Mapped[str] = mapped_column(String(20))
-    result: Mapped[str | None] = mapped_column(String(20))  # of the laboratory
-    at: Mapped[datetime]  # when it happened
-    by: Mapped[str] = mapped_column(String(100))
-    recorded_at: Mapped[datetime]
-    note: Mapped[str] = mapped_column(Text)
-
-
-class Acknowledgement(Base):
-    """That somebody took note of a scan that could not be screened, or sent it again; append-only."""
-
-    __tablename__ = "acknowledgements"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
-    generation: Mapped[int]  # of the outcome that was seen
-    action: Mapped[str] = mapped_column(String(20))
-    by: Mapped[str] = mapped_column(String(100))
-    note: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime]
 
 
