@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.store.decisions import Said, Standing, decide
+from db.store.decisions import Rights, Said, decide
 from db.words import Role, Stage, State, Verdict
 
 SAID = st.builds(Said, st.integers(1, 4), st.sampled_from(Stage), st.sampled_from(Verdict))
 REVIEWS, READERS = st.lists(SAID, max_size=8), st.integers(1, 2)
 KINDS = [frozenset(), *map(frozenset, ([Stage.IMPRESSION], [Stage.VERDICT], [Stage.IMPRESSION, Stage.VERDICT]))]
-STANDINGS = [Standing(*case) for case in product(State, (True, False), Role, [*KINDS, frozenset({Stage.ARBITRATION})])]
+RIGHTS = [Rights(*case) for case in product(State, (True, False), Role, [*KINDS, frozenset({Stage.ARBITRATION})])]
 
 
 def verdicts_that_count(reviews):
@@ -97,7 +97,7 @@ def test_two_readers_come_to(first, second, comes_to):
     assert decide(said, 2) == decide(said, 1) == comes_to
 
 
-@pytest.mark.parametrize("standing", STANDINGS)
+@pytest.mark.parametrize("standing", RIGHTS)
 def test_a_blind_score_is_seen_only_once_decided_by_who_said_something_or_by_whoever_arbitrates(standing):
     arbitrates = standing.role == Role.ARBITER and standing.state == State.ARBITER
 
@@ -106,14 +106,14 @@ def test_a_blind_score_is_seen_only_once_decided_by_who_said_something_or_by_who
     )
 
 
-@pytest.mark.parametrize("standing", STANDINGS)
+@pytest.mark.parametrize("standing", RIGHTS)
 def test_what_others_said_is_seen_only_once_nothing_is_open_or_to_decide_between_them(standing):
     decides = standing.role == Role.ARBITER and standing.state == State.ARBITER and Stage.VERDICT not in standing.mine
 
     assert standing.sees_reviews == (standing.state in (State.DONE, State.WITHDRAWN) or decides)
 
 
-@pytest.mark.parametrize("standing", STANDINGS)
+@pytest.mark.parametrize("standing", RIGHTS)
 def test_readers_read_arbiters_arbitrate_and_nobody_judges_their_own_verdict(standing):
     reads = standing.role in (Role.READER, Role.ARBITER)
 

@@ -16,6 +16,7 @@ from db.store.reading import Totals
 from db.words import Cause, Reason, Role
 from webui.display import time_left
 from webui.guard import EVERYBODY, database, may_list, may_see, me, my_sites, my_visit, needs, passive
+from webui.numbers import is_number, number
 from webui.text import _
 
 bp = Blueprint("batches", __name__)
@@ -77,7 +78,7 @@ def index() -> ResponseReturnValue:
 @passive
 def progress() -> ResponseReturnValue:
     """The batches that the page still waits for, and the newest one that there is."""
-    wanted = {int(text) for text in request.args.getlist("batch")[:BATCHES] if text.isdecimal() and len(text) < 19}
+    wanted = {int(text) for text in request.args.getlist("batch")[:BATCHES] if is_number(text)}
     db = database()
     batches = reading.batches(db, site_ids=my_sites(), batch_ids=wanted, limit=BATCHES) if wanted else []
     return jsonify(
@@ -132,10 +133,7 @@ def _batch(batch_id: int) -> BatchView:
 
 
 def _place(name: str) -> int | None:
-    text = request.args.get(name, "")
-    if text and not (text.isdecimal() and text.isascii() and len(text) <= 18):
-        abort(400, _("That is no place in the list."))
-    return int(text) if text else None
+    return number(request.args.get(name, ""), _("That is no place in the list."))
 
 
 def _shown(batches: Sequence[Totals]) -> list[Shown]:

@@ -17,6 +17,7 @@ from db.store.laboratory import COLUMNS, Fate, import_results
 from db.store.sites import every_site
 from db.words import Closing, LabResult, Step
 from webui.guard import LISTS, READS, database, me, my_sites, needs
+from webui.numbers import is_number
 from webui.text import _
 
 bp = Blueprint("cases", __name__)
@@ -84,7 +85,7 @@ class View:
 def index() -> ResponseReturnValue:
     """A page of cases, the newest scan first; `before` is the scan id of the last line of the page before."""
     show, before = request.args.get("show", CaseState.CONFIRMED), request.args.get("before", "")
-    if show not in VIEWS or not (before == "" or (before.isdecimal() and len(before) < 19)):
+    if show not in VIEWS or not (before == "" or is_number(before)):
         abort(400)
     view = View(show, _site(request.args.get("site", "")))
     lines = case_lists.page(
@@ -201,7 +202,7 @@ def _site(text: str) -> int | None:
     """A site of mine; None for all of them."""
     if not text:
         return None
-    if not (text.isdecimal() and len(text) < 19 and int(text) in my_sites()):
+    if not (is_number(text) and int(text) in my_sites()):
         abort(404)
     return int(text)
 

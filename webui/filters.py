@@ -11,6 +11,7 @@ from flask import abort
 
 from db.store.worklist import Filters, Order
 from db.words import State, Verdict
+from webui.numbers import is_number
 
 MOST_CHARACTERS = 100
 A_DAY = timedelta(days=1)
@@ -50,7 +51,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _number(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
+    if not is_number(text):
         raise ValueError(text)
     return int(text)
 

@@ -24,6 +24,7 @@ from db.words import Role
 from webui import charts
 from webui.charts import Axis, Series
 from webui.guard import database, me, my_sites, needs
+from webui.numbers import number
 from webui.text import _
 
 bp = Blueprint("quality", __name__)
@@ -106,10 +107,8 @@ def _days() -> int:
 
 
 def _number(name: str, otherwise: int) -> int:
-    text = request.args.get(name, "")
-    if text and not (text.isdecimal() and text.isascii() and len(text) <= 18):
-        abort(400, _("That is no number."))
-    return int(text) if text else otherwise
+    found = number(request.args.get(name, ""), _("That is no number."))
+    return otherwise if found is None else found
 
 
 def _threshold(otherwise: float) -> float:

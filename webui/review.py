@@ -24,6 +24,7 @@ from db.store.reading import ScanView, printable
 from db.words import Kind, Stage, State
 from webui import errors, filters, onward, scan_page, verdicts
 from webui.guard import READS, SEES, database, may_see, me, my_sites, needs, passive
+from webui.numbers import number
 from webui.text import _
 
 bp = Blueprint("review", __name__)
@@ -35,10 +36,8 @@ AHEAD = "X-Nightread-Ahead"  # a page fetched ahead: the key of the scan that is
 @needs(*READS)
 def last() -> ResponseReturnValue:
     """The scan of the reader's last verdict, to give another one in its place; `before` is a review's id."""
-    before = request.args.get("before", "")
-    if before and not (before.isdecimal() and len(before) < 19):
-        abort(400, "That is no verdict.")
-    found = entries.last_of_mine(database(), me=me(), before=int(before) if before else None)
+    before = number(request.args.get("before", ""), _("That is no verdict."))
+    found = entries.last_of_mine(database(), me=me(), before=before)
     if found is None:
         flash(_("You have given no verdict that could be changed."))
         return redirect(url_for("worklist.index"), 303)

@@ -11,6 +11,7 @@ from db.errors import DatabaseUnreachable, Refused, Unknown
 from db.store import people, reading, unscreened
 from db.store.unscreened import Standing
 from webui.guard import LISTS, database, me, my_sites, needs
+from webui.numbers import number
 from webui.text import _
 
 bp = Blueprint("unscreened", __name__)
@@ -109,9 +110,7 @@ def _standing() -> Standing:
 
 
 def _after(text: str) -> int | None:
-    if text and not (text.isdecimal() and text.isascii() and len(text) <= 18):
-        abort(400, _("That is no place in the list."))
-    return int(text) if text else None
+    return number(text, _("That is no place in the list."))
 
 
 def _seen_to() -> ResponseReturnValue:

@@ -11,6 +11,7 @@ from db.store.worklist import Filters, ModelToRead, Order, WorklistItem
 from db.words import Role, State
 from webui import display, filters, verdicts
 from webui.guard import EVERYBODY, READS, database, me, my_sites, needs
+from webui.numbers import number
 from webui.text import _
 
 bp = Blueprint("worklist", __name__)
@@ -101,20 +102,16 @@ def _numbers(model_id: int | None) -> dict[str, Any]:
 
 def _model(to_read: list[ModelToRead], asked: str, wanted: Filters) -> int | None:
     """The model that an address asks for; where that one has nothing to read, the first that has, else the active."""
-    if asked and not (asked.isdecimal() and len(asked) <= 18):
-        abort(400, "That is no trained model.")
-    if asked and (filters.written(wanted) or any(str(model.model_id) == asked for model in to_read)):
-        return int(asked)
+    model_id = number(asked, _("That is no trained model."))
+    if model_id is not None and (filters.written(wanted) or any(model.model_id == model_id for model in to_read)):
+        return model_id
     return to_read[0].model_id if to_read else models.active_id(database())
 
 
 def place(text: str) -> Place | None:
     """A place in the list as an address has it ("17"); None for the top. Anything else is a bad request."""
-    if not text:
-        return None
-    if not text.isdecimal() or len(text) > 18:
-        abort(400, "That is no place in the list.")
-    return Place(0.0, int(text))
+    entry_id = number(text, _("That is no place in the list."))
+    return None if entry_id is None else Place(0.0, entry_id)
 
 
 def written(at: Place) -> str:

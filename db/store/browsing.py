@@ -9,13 +9,12 @@ from sqlalchemy import case, func, select
 from db.errors import Unknown
 from db.schema import Batch, Entry, Outcome, Scan
 from db.store.connection import Database
+from db.store.decisions import OPEN
 from db.store.listing import is_seen
 from db.store.people import UserView
 from db.store.reading import Totals, totals
 from db.store.scoring import current_outcome
 from db.words import Kind, State
-
-OPEN = (State.UNREAD, State.SECOND, State.ARBITER)
 
 
 @dataclass(frozen=True)

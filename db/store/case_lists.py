@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, func, not_, or_, select, text, true
+from sqlalchemy import ColumnElement, Select, and_, false, func, not_, or_, select, text, true
 from sqlalchemy.orm import aliased
 
-from db.schema import Batch, CaseStep, Chunk, Entry, Outcome, Review, Scan, Site
-from db.store.cases import OPEN, READ_AS, CaseState, Known
+from db.schema import Batch, CaseStep, Chunk, Entry, Outcome, Scan, Site
+from db.store.cases import READ_AS, CaseState, Known
 from db.store.connection import Database
+from db.store.decisions import OPEN
+from db.store.listing import is_seen
 from db.store.people import UserView
 from db.store.scoring import current_outcome
 from db.words import Kind, LabResult, Role, State, Step, Verdict
@@ -147,9 +149,7 @@ def _hidden(me: UserView) -> ColumnElement[bool]:
     """Whether laboratory and closing are kept from this user until they have read the scan."""
     if me.role == Role.CENTRE:
         return false()
-    has_read = exists().where(Review.scan_id == Scan.id, Review.reader_id == me.id)
-    arbitrates = Entry.state == State.ARBITER if me.role == Role.ARBITER else false()
-    return and_(_entry_state().in_(OPEN), Entry.blind.is_(True), not_(has_read), not_(arbitrates))
+    return and_(_entry_state().in_(OPEN), not_(is_seen(me)))
 
 
 RARE = (CaseState.WAITING, CaseState.UNSCREENED, CaseState.TO_READ, CaseState.LABORATORY, CaseState.CLOSED)

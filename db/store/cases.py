@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from enum import StrEnum
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.errors import Refused
@@ -20,11 +20,11 @@ from db.moments import stated, zone_of
 from db.schema import Batch, CaseStep, Entry, Outcome, Review, Scan, Site, TrainedModel, User
 from db.store.audit import record
 from db.store.connection import Database, now
+from db.store.decisions import OPEN, Rights
 from db.store.people import UserView
 from db.store.scoring import current_outcome
 from db.words import Closing, Kind, LabResult, Role, Stage, State, Step, Verdict
 
-OPEN = (State.UNREAD, State.SECOND, State.ARBITER)  # of an entry that is still to be read
 NOTE_CHARACTERS = 2_000
 RESULTS: dict[Step, type[StrEnum]] = {Step.LABORATORY: LabResult, Step.CLOSED: Closing}
 SOON = 24 * 3600  # seconds that a stated moment may lie ahead: clocks and zones differ
@@ -228,11 +228,9 @@ def turnaround(
 
 def is_hidden(session: Session, entry: Entry, me: UserView) -> bool:
     """Whether the blindness of an entry still hides from this user whether the scan was flagged."""
-    if not entry.blind or entry.state not in OPEN:
-        return False
-    if me.role == Role.ARBITER and entry.state == State.ARBITER:
-        return False
-    return not session.scalar(select(exists().where(Review.scan_id == entry.scan_id, Review.reader_id == me.id)))
+    mine = session.scalars(select(Review.stage).where(Review.scan_id == entry.scan_id, Review.reader_id == me.id))
+    rights = Rights(State(entry.state), entry.blind, me.role, frozenset(map(Stage, mine)))
+    return rights.state in OPEN and not rights.sees_score
 
 
 _TELLING = (Step.LABORATORY, Step.CLOSED, Step.REOPENED)

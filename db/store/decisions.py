@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from db.words import Role, Stage, State, Verdict
 
 READ = (Role.READER, Role.ARBITER)  # who reads; an arbiter also decides where readers disagree
+OPEN = (State.UNREAD, State.SECOND, State.ARBITER)  # still to be read or decided
 CLOSED = (State.DONE, State.WITHDRAWN)
 
 
@@ -19,8 +20,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """An entry as it stands before one person; `mine` are the stages of the reviews that they gave of it."""
+class Rights:
+    """What one person may see and do of an entry as it stands; `mine` are the stages of the reviews they gave of it."""
 
     state: State
     blind: bool

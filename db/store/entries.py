@@ -14,7 +14,7 @@ from db.schema import Batch, Entry, Outcome, Review, Scan, User
 from db.store import enlisting, tallies
 from db.store.audit import record
 from db.store.connection import Database, epoch_now, now
-from db.store.decisions import CLOSED, READ, Said, Standing, decide
+from db.store.decisions import CLOSED, READ, Rights, Said, decide
 from db.store.models import held_threshold
 from db.store.people import UserView
 from db.store.reading import ReviewView
@@ -115,8 +115,8 @@ def add_review(
     with db.writing() as session:
         listed, was_listed = _listed(session, scan_id, me)
         earlier = session.scalars(select(Review).where(Review.scan_id == scan_id).order_by(Review.id)).all()
-        standing = _standing(listed, earlier, me)
-        _refuse(standing, stage)
+        rights = _rights(listed, earlier, me)
+        _refuse(rights, stage)
         review = Review(
             scan_id=scan_id,
             reader_id=me.id,
@@ -124,8 +124,8 @@ def add_review(
             verdict=verdict,
             findings=list(findings) or None,
             note=note,
-            saw_score=standing.sees_score,
-            saw_others=standing.sees_reviews and any(_is_decisive_of_others(one, me) for one in earlier),
+            saw_score=rights.sees_score,
+            saw_others=rights.sees_reviews and any(_is_decisive_of_others(one, me) for one in earlier),
             at=now(),
         )
         session.add(review)
@@ -160,26 +160,26 @@ def is_held() -> Any:
 
 def _view(row: Row[Any, Any, Any], reviews: list[tuple[Review, str]], me: UserView) -> EntryView:
     found, holder, is_open = row
-    standing = _standing(found, [review for review, _ in reviews], me)
+    rights = _rights(found, [review for review, _ in reviews], me)
     is_others = is_open and found.holder_id != me.id
     mine = [ReviewView.of(*one) for one in reviews if one[0].reader_id == me.id]
     return EntryView(
         entry_id=found.id,
         scan_id=found.scan_id,
-        state=standing.state,
+        state=rights.state,
         verdict=None if found.verdict is None else Verdict(found.verdict),
         readers=found.readers,
         blind=found.blind,
-        sees_score=standing.sees_score,
-        sees_reviews=standing.sees_reviews,
-        may_read=standing.may_read,
-        may_arbitrate=standing.may_arbitrate,
-        needs_impression=standing.needs_impression,
+        sees_score=rights.sees_score,
+        sees_reviews=rights.sees_reviews,
+        may_read=rights.may_read,
+        may_arbitrate=rights.may_arbitrate,
+        needs_impression=rights.needs_impression,
         holder=holder if is_others else None,
         held_since=found.held_since if is_others else None,
-        place=Place(found.rank if standing.sees_score else 0.0, found.id),
+        place=Place(found.rank if rights.sees_score else 0.0, found.id),
         my_reviews=mine,
-        reviews=[ReviewView.of(*one) for one in reviews] if standing.sees_reviews else mine,
+        reviews=[ReviewView.of(*one) for one in reviews] if rights.sees_reviews else mine,
     )
 
 
@@ -197,9 +197,9 @@ def _changed(result: Any) -> bool:
     return isinstance(result, CursorResult) and result.rowcount == 1
 
 
-def _standing(of: Entry, reviews: Sequence[Review], me: UserView) -> Standing:
+def _rights(of: Entry, reviews: Sequence[Review], me: UserView) -> Rights:
     mine = frozenset(Stage(review.stage) for review in reviews if review.reader_id == me.id)
-    return Standing(State(of.state), of.blind, me.role, mine)
+    return Rights(State(of.state), of.blind, me.role, mine)
 
 
 def _listed(session: Session, scan_id: int, me: UserView) -> tuple[Entry, bool]:
@@ -227,15 +227,15 @@ def _list_by_choice(session: Session, scan_id: int, me: UserView) -> bool:
     return enlisting.by_choice(session, outcome, batch)
 
 
-def _refuse(standing: Standing, stage: Stage) -> None:
+def _refuse(rights: Rights, stage: Stage) -> None:
     """Raise Refused where it is not theirs to say."""
-    if stage == Stage.IMPRESSION and not standing.needs_impression:
+    if stage == Stage.IMPRESSION and not rights.needs_impression:
         raise Refused("a first impression comes before the score is seen: give a verdict")
-    if stage == Stage.VERDICT and not standing.may_read:
+    if stage == Stage.VERDICT and not rights.may_read:
         raise Refused("this scan waits for an arbiter: no other verdict is taken")
-    if stage == Stage.ARBITRATION and not standing.may_arbitrate:
-        why = "your own verdict counts there" if Stage.VERDICT in standing.mine else "it does not wait for an arbiter"
-        raise Refused(f"{why}: somebody else decides" if standing.role == Role.ARBITER else "only arbiters arbitrate")
+    if stage == Stage.ARBITRATION and not rights.may_arbitrate:
+        why = "your own verdict counts there" if Stage.VERDICT in rights.mine else "it does not wait for an arbiter"
+        raise Refused(f"{why}: somebody else decides" if rights.role == Role.ARBITER else "only arbiters arbitrate")
 
 
 def _is_decisive_of_others(review: Review, me: UserView) -> bool:

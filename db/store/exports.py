@@ -1,6 +1,6 @@
 """A batch as a table for a spreadsheet: every file with its outcome, the final verdict beside the score.
 
-What a blind entry hides from somebody (decisions.Standing) is empty here as well; a verdict is there once it is final.
+What a blind entry hides from somebody (decisions.Rights) is empty here as well; a verdict is there once it is final.
 Rows are read a thousand at a time, each in a short transaction of its own, so that a slow download holds nothing."""
 
 import csv

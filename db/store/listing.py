@@ -128,7 +128,7 @@ def conditions(session: Session, ask: Ask) -> Where:
 
 
 def is_seen(me: UserView) -> ColumnElement[bool]:
-    """Whether `me` may see the entry's score (decisions.Standing.sees_score, in SQL)."""
+    """Whether `me` may see the entry's score (decisions.Rights.sees_score, in SQL)."""
     seen = [~Entry.blind, Entry.state == State.DONE, reviewed_by(me.id)]
     return or_(*seen, *([Entry.state == State.ARBITER] if me.role == Role.ARBITER else []))
 
@@ -153,7 +153,7 @@ def _begins(column: Any, start: str, is_sqlite: bool) -> ColumnElement[bool]:
 
 
 def _is_reviewed(me: UserView, name: str) -> ColumnElement[bool]:
-    """Whether somebody reviewed it, and `me` may know (decisions.Standing.sees_reviews, in SQL)."""
+    """Whether somebody reviewed it, and `me` may know (decisions.Rights.sees_reviews, in SQL)."""
     if name == me.name:
         return reviewed_by(me.id)
     may_know: list[ColumnElement[bool]] = [Entry.state == State.DONE]

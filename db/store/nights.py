@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from db.moments import zone_of
 from db.schema import Batch, Chunk, Entry, Outcome, Scan, Site, Threshold
-from db.store.browsing import OPEN
 from db.store.connection import Database
+from db.store.decisions import OPEN
 from db.store.scoring import current_outcome
 from db.words import Kind
 

@@ -15,8 +15,8 @@ from db.intervals import Figure
 from db.live import Live
 from db.schema import Batch, Entry, Outcome, Scan, Site, TrainedModel
 from db.store import estimates, models, nights
-from db.store.browsing import OPEN
 from db.store.connection import Database
+from db.store.decisions import OPEN
 from db.store.models import ModelView
 from db.store.scoring import current_outcome
 from db.words import Kind, State, Verdict

@@ -12,13 +12,12 @@ from db.moments import is_zone
 from db.schema import EntryCount, Site
 from db.store.audit import record
 from db.store.connection import Database, now
-from db.words import State
+from db.store.decisions import OPEN
 
 READERS = (1, 2)
 # A smaller share would make one drawn scan stand for more than a thousand others; zero draws none.
 LEAST_SHARE, MOST_SHARE = 0.001, 1.0
 LEAST_PREVALENCE, MOST_PREVALENCE = 0.00001, 0.99
-STILL_TO_READ = (State.UNREAD, State.SECOND, State.ARBITER)
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def set_site(db: Database, name: str, values: dict[str, Any], *, by: str) -> Cha
             # The live estimates read from here when a site sampled, and at which share.
             record(session, by, "site_set", f"site {site_id}", {**changed, "before": before})
         waiting = select(func.sum(EntryCount.count)).where(EntryCount.site_id == site_id)
-        keep = session.scalar(waiting.where(EntryCount.state.in_(STILL_TO_READ))) or 0
+        keep = session.scalar(waiting.where(EntryCount.state.in_(OPEN))) or 0
         return Change(_view(site), changed, int(keep))
 
 

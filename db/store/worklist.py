@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db.schema import Activation, Batch, Entry, EntryCount, Outcome, Review, Scan, Site, TrainedModel, User
 from db.store.connection import Database, now
-from db.store.decisions import CLOSED, Standing
+from db.store.decisions import CLOSED, Rights
 from db.store.entries import Place as Place
 from db.store.entries import is_held
 from db.store.listing import Ask
@@ -200,7 +200,7 @@ def _items(session: Session, ask: Ask, ids: Sequence[int]) -> list[WorklistItem]
 def _item(row: Any, stages: dict[int, set[Stage]], ask: Ask) -> WorklistItem:
     entry, key, path, patient, age, site, holder, held, threshold = row
     mine = frozenset(stages.get(entry.scan_id, ()))
-    sees = Standing(State(entry.state), entry.blind, ask.me.role, mine).sees_score
+    sees = Rights(State(entry.state), entry.blind, ask.me.role, mine).sees_score
     is_others = held and entry.holder_id != ask.me.id
     by_date = ask.filters.order != Order.WORST or ask.filters.text
     value = entry.submitted_at.timestamp() if by_date else (entry.rank if sees else 0.0)
