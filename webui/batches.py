@@ -13,6 +13,7 @@ from db.store import browsing, cases, exports, openings, people, reading
 from db.store.browsing import BatchView, ReadSoFar
 from db.store.connection import now
 from db.store.reading import Totals
+from db.store.thresholds import NIGHT
 from db.words import Cause, Reason, Role
 from webui.display import time_left
 from webui.guard import EVERYBODY, database, may_list, may_see, me, my_sites, my_visit, needs, passive
@@ -26,7 +27,6 @@ FILES = 500
 LISTED = 100
 REASON_CHARACTERS = 10, 500
 MOST_BATCHES = 2**63
-NIGHT = timedelta(hours=24)  # batches submitted within this time before the newest one belong to its night
 REASONS = {str(code) for codes in (Reason, Cause) for code in codes}
 
 
@@ -148,10 +148,8 @@ def _as_shown(totals: Totals, read: ReadSoFar) -> Shown:
 
 def _expected_end(totals: Totals) -> datetime | None:
     """When the last scan should have its outcome, at the rate so far."""
-    ended = totals.found - totals.waiting
-    if not totals.waiting or not ended or not totals.seconds:
-        return None
-    return now() + timedelta(seconds=totals.waiting * totals.seconds / ended)
+    left = totals.seconds_left
+    return None if left is None else now() + timedelta(seconds=left)
 
 
 def _night(batches: Sequence[Shown]) -> Night:

@@ -85,10 +85,9 @@ def is_sample(root: str) -> bool:
 
 def time_left(totals: Totals) -> str:
     """A rough guess in words, from the rate so far; empty when there is nothing to go by."""
-    ended = totals.found - totals.waiting
-    if not totals.waiting or not ended or not totals.seconds:
+    if totals.seconds_left is None:
         return ""
-    minutes = totals.waiting * totals.seconds / ended / 60
+    minutes = totals.seconds_left / 60
     if minutes < 1:
         return _("under a minute left")
     if minutes < 90:

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -19,9 +19,9 @@ from db.store.connection import Database
 from db.store.decisions import OPEN
 from db.store.models import ModelView
 from db.store.scoring import current_outcome
+from db.store.thresholds import NIGHT
 from db.words import Kind, State, Verdict
 
-NIGHT = timedelta(hours=24)  # batches submitted within this time before the newest one belong to its night
 LEAST_SCORED = 10  # scans of a night, before its list at another threshold is told
 MOST_BATCHES = 200  # the newest, among which the last night is looked for
 VERSIONS = 6  # of models side by side

@@ -45,6 +45,12 @@ class Totals:
     def is_done(self) -> bool:
         return self.sealed and self.waiting == 0
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long what waits takes at the rate so far; None where nothing waits or there is nothing to go by."""
+        ended = self.found - self.waiting
+        return self.waiting * self.seconds / ended if self.waiting and ended and self.seconds else None
+
     def as_json(self) -> dict[str, Any]:
         """The shape that the design promises."""
         return {k: v for k, v in asdict(self).items() if k not in ("sealed", "submitted_at")}

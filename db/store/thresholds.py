@@ -15,7 +15,7 @@ from db.store.models import ruling_threshold
 from db.store.scoring import current_outcome
 from db.words import Kind
 
-NIGHT = timedelta(hours=24)  # batches submitted within this time before a model's newest belong to its last night
+NIGHT = timedelta(hours=24)  # batches submitted within this time before the newest one belong to its night
 
 
 @dataclass(frozen=True)
