@@ -24,6 +24,16 @@ def verdicts(room) -> dict[str, list[str]]:
         return said
 
 
+def reading(room, window, scans):
+    """A reader before the first of so many scans; the page, and the keys of all."""
+    room.user()
+    keys = submit(room, *chests(scans))
+    page = window("dr-a")
+    page.goto(f"/scan/{keys[0]}")
+    opens(page, "chest-00.dcm")
+    return page, keys
+
+
 def test_fifty_flagged_scans_are_read_from_the_keyboard_alone(room, page):
     room.user()
     paths = [f"scan-{n:02}.png" for n in range(FIFTY)]
@@ -95,11 +105,7 @@ RECORD_PAINT = """() => {
 
 
 def test_a_verdict_is_undone_by_another_one_and_both_stay_on_record(room, window):
-    room.user()
-    keys = submit(room, *chests(2))
-    page = window("dr-a")
-    page.goto(f"/scan/{keys[0]}")
-    opens(page, "chest-00.dcm")
+    page, keys = reading(room, window, 2)
     page.keyboard.press("c")
     page.keyboard.press("c")
     opens(page, "chest-01.dcm")
@@ -116,11 +122,7 @@ def test_a_verdict_is_undone_by_another_one_and_both_stay_on_record(room, window
 
 
 def test_skipping_leaves_a_scan_unread_and_it_comes_back_at_the_end(room, window):
-    room.user()
-    keys = submit(room, *chests(3))
-    page = window("dr-a")
-    page.goto(f"/scan/{keys[0]}")
-    opens(page, "chest-00.dcm")
+    page, _keys = reading(room, window, 3)
     page.keyboard.press("n")
     for path in ("chest-01.dcm", "chest-02.dcm", "chest-00.dcm"):
         opens(page, path)
@@ -155,11 +157,7 @@ def test_findings_and_a_note_go_with_the_verdict_from_the_keyboard(room, window)
 
 @pytest.mark.parametrize("presses", [["c", "Enter"], ["c", "c"], ["c", "Control+Enter"]])
 def test_a_verdict_pressed_hastily_is_saved_once(room, window, presses):
-    room.user()
-    keys = submit(room, *chests(2))
-    page = window("dr-a")
-    page.goto(f"/scan/{keys[0]}")
-    opens(page, "chest-00.dcm")
+    page, _keys = reading(room, window, 2)
 
     for press in (*presses, presses[-1], presses[-1]):
         page.keyboard.press(press)
@@ -192,11 +190,7 @@ def test_the_focus_is_never_lost_when_the_next_scan_comes(room, window):
 
 
 def test_a_verdict_that_does_not_arrive_stays_on_the_page_and_can_be_sent_again(room, window):
-    room.user()
-    keys = submit(room, *chests(2))
-    page = window("dr-a")
-    page.goto(f"/scan/{keys[0]}")
-    opens(page, "chest-00.dcm")
+    page, keys = reading(room, window, 2)
     ahead_is_ready(page)
     page.context.set_offline(True)
     page.keyboard.press("o")
