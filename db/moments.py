@@ -1,4 +1,4 @@
-"""Moments as files and people state them: ISO 8601, mostly without a time zone."""
+"""Moments as files and people state them: ISO 8601, mostly without a time zone. And how long things take."""
 
 from datetime import UTC, datetime, tzinfo
 from functools import cache
@@ -29,3 +29,10 @@ def stated(text: str, zone: tzinfo) -> datetime:
     if found.year not in YEARS:
         raise ValueError(f"the year {found.year}")
     return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def duration(seconds: float) -> str:
+    """A length of time to be read: 42 s, 12 min, 9.0 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

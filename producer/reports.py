@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from db.live import Live
+from db.moments import duration
 from db.store import cases, certificate, estimates, exports, reading
 from db.store.cases import Turnaround
 from db.store.certificate import Certificate
@@ -125,8 +126,8 @@ def _print_flagged(db: Database, totals: Totals) -> None:
 def _print_read(taken: Turnaround, live: Live, totals: Totals) -> None:
     """How long the verdicts took, and what they tell of the model at this site."""
     if taken.median_seconds is not None and taken.p90_seconds is not None:
-        median, most = taken.median_seconds / 3600, taken.p90_seconds / 3600
-        click.echo(f"\nRead: {taken.n:,}; submission to verdict: median {median:.1f} h, 90th percentile {most:.1f} h")
+        median, most = duration(taken.median_seconds), duration(taken.p90_seconds)
+        click.echo(f"\nRead: {taken.n:,}; submission to verdict: median {median}, 90th percentile {most}")
     if not live.drawn and not taken.n:
         return
     click.echo(f"\nLive, {totals.site}, {totals.model}, last {estimates.PERIOD.days} days, at {live.threshold:.3f}:")

@@ -636,3 +636,16 @@ def test_time_left_is_guessed_from_the_rate_so_far(room):
     totals = reading.totals(room.db, 1)
 
     assert display.time_left(totals) == "under a minute left"
+
+
+def test_a_request_that_makes_no_sense_is_told_why_in_our_words_alone(room):
+    room.user("dr-a")
+    browser = room.inside("dr-a")
+
+    answer = browser.get("/?lowest=abc")
+    foreign = browser.client.post("/search", data={"csrf_token": "<b>"})
+
+    assert answer.status_code == 400
+    assert "That is no lowest: look at the filters." in answer.text
+    assert foreign.status_code == 400
+    assert "The form was too old." in foreign.text

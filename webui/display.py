@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flask import Flask
 
+from db.moments import duration
 from db.store.reading import Totals, printable
 from db.words import MEANINGS
 from webui.text import _
@@ -17,6 +18,7 @@ def install(app: Flask) -> None:
     app.jinja_env.filters.update(
         clock=clock,
         count="{:,}".format,
+        duration=duration,
         code=lambda code: str(code).replace("_", " "),
         folder=folder,
         meaning=meaning,
@@ -54,12 +56,7 @@ def clock(at: datetime) -> str:
 
 def estimate(seconds: float) -> str:
     """About how long the rest takes, in words."""
-    minutes = seconds / 60
-    if minutes < 1:
-        return _("under a minute at your pace")
-    if minutes < 90:
-        return _("about %s min at your pace") % f"{minutes:.0f}"
-    return _("about %s h at your pace") % f"{minutes / 60:.1f}"
+    return _("under a minute at your pace") if seconds < 60 else _("about %s at your pace") % duration(seconds)
 
 
 def prose(text: str) -> str:
@@ -85,11 +82,7 @@ def is_sample(root: str) -> bool:
 
 def time_left(totals: Totals) -> str:
     """A rough guess in words, from the rate so far; empty when there is nothing to go by."""
-    if totals.seconds_left is None:
+    left = totals.seconds_left
+    if left is None:
         return ""
-    minutes = totals.seconds_left / 60
-    if minutes < 1:
-        return _("under a minute left")
-    if minutes < 90:
-        return _("about %s min left") % f"{minutes:.0f}"
-    return _("about %s h left") % f"{minutes / 60:.1f}"
+    return _("under a minute left") if left < 60 else _("about %s left") % duration(left)

@@ -3,7 +3,7 @@
 from flask import Flask, render_template
 from flask.typing import ResponseReturnValue
 from flask_wtf.csrf import CSRFError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from db.errors import DatabaseUnreachable, Refused, Unknown
 from webui.text import _
@@ -27,12 +27,18 @@ PAGES = {
 def install(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(HTTPException, lambda error: page(error.code or 500))
+    app.register_error_handler(BadRequest, lambda error: page(400, _ours(error)))
     app.register_error_handler(
         CSRFError, lambda error: page(400, _("The form was too old. Go back, reload and try again."))
     )
     app.register_error_handler(Unknown, lambda error: page(404))
     app.register_error_handler(Refused, lambda error: page(403))
     app.register_error_handler(DatabaseUnreachable, lambda error: page(503))
+
+
+def _ours(error: BadRequest) -> str:
+    """What a view of ours said is wrong with the request; nothing where a library said it."""
+    return error.description or "" if type(error) is BadRequest and "description" in vars(error) else ""
 
 
 def page(code: int, advice: str = "") -> ResponseReturnValue:

@@ -12,6 +12,7 @@ from flask import abort
 from db.store.worklist import Filters, Order
 from db.words import State, Verdict
 from webui.numbers import is_number
+from webui.text import _
 
 MOST_CHARACTERS = 100
 A_DAY = timedelta(days=1)
@@ -27,7 +28,7 @@ def read(asked: Mapping[str, str]) -> Filters:
         try:
             found[name] = parse(text[: MOST_CHARACTERS + 1])
         except (ValueError, OverflowError):
-            abort(400, f"That is no {name}.")
+            abort(400, _("That is no %s: look at the filters.") % name)
     return Filters(**found)
 
 

@@ -15,6 +15,7 @@ from db.store.connection import Database
 from db.store.people import UserView, Visit
 from db.words import Role
 from webui import sessions
+from webui.text import _
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -99,7 +100,7 @@ def _refuse_foreign_names() -> None:
     config = database().config
     is_local = is_loopback(config.web_host) and not config.web_https
     if is_local and not is_loopback(re.sub(r":\d*$", "", request.host)):
-        abort(400, "This server answers to localhost only.")
+        abort(400, _("This server answers to localhost only."))
 
 
 def is_loopback(host: str | None) -> bool:
@@ -116,7 +117,7 @@ def _refuse_foreign_changes() -> None:
     if request.method in SAFE_METHODS:
         return
     if not _comes_from_us():
-        abort(400, "This came from another page.")
+        abort(400, _("This came from another page."))
 
 
 def _comes_from_us() -> bool:

@@ -64,7 +64,7 @@ def give_verdict(key: str) -> ResponseReturnValue:
     what the machine says."""
     scan = _scan(key)
     if scan.outcome is None or scan.outcome.kind != Kind.SCORED:
-        abort(400, "Only a scored scan takes a verdict.")
+        abort(400, _("Only a scored scan takes a verdict."))
     entry = _entry(scan)
     said = verdicts.read(request.form, scan, entry)
     if said.problem:

@@ -44,7 +44,7 @@ def search() -> ResponseReturnValue:
     """Scans by patient, study or key, whether they were read or not. What is looked for is in no address."""
     text = request.form.get("text", "").strip()
     if not LEAST_SEARCHED <= len(text) <= MOST_SEARCHED or not text.isprintable():
-        abort(400, "That is no identifier.")
+        abort(400, _("That is no identifier."))
     return _page(Filters(text=text), after=None)
 
 
