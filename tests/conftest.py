@@ -23,6 +23,8 @@ from db.store.sites import add_site
 from deploy import queue_server as server
 from deploy.drill import postgres as cluster
 
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # one process of the tests runs both engines
+
 STUB = models.Registration(
     name="stub",
     version="1",

@@ -60,10 +60,9 @@ def load(
     if device != "cpu":
         raise Refused(f"{device}: OpenVINO runs on CPUs here; GPUs are TensorFlow's")
     require(precision)
-    graph = serving_graph(model, weights)
+    graph = serving_graph(model, weights, halves=precision == "bfloat16")
     if precision == "int8":
         quantised.put_in(graph, quantised.ranges_among(weights))
-    graph.reshape([1, model.input_size, model.input_size, 1])
     queue = _compile(graph, precision, threads)
     compiled = queue[0].get_compiled_model()
     shapes = tuple(tuple(output.shape) for output in compiled.outputs)
