@@ -7,7 +7,9 @@ them; the parity report is about validation images; the held-back tenth is not l
 import hashlib
 import json
 import logging
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -140,17 +142,18 @@ def quantise(nncf: ModuleType, bench: Bench, pixels: NDArray[np.uint8], spare: t
 
     nncf.set_log_level(logging.ERROR)
     graph = serving_graph(bench.model, bench.weights)
-    done = nncf.quantize(
-        graph,
-        nncf.Dataset([one[None, ..., None] for one in pixels]),
-        subset_size=len(pixels),
-        fast_bias_correction=False,
-        ignored_scope=nncf.IgnoredScope(patterns=[*map(_exactly, (*HEAD, _first(graph))), *spare], validate=False),
-        # Stored are ranges; OpenVINO rounds the weights itself when it compiles.
-        advanced_parameters=nncf.AdvancedQuantizationParameters(
-            backend_params={BackendParameters.COMPRESS_WEIGHTS: False}
-        ),
-    )
+    with redirect_stdout(sys.stderr):  # NNCF draws its bars on stdout, where the command's data goes
+        done = nncf.quantize(
+            graph,
+            nncf.Dataset([one[None, ..., None] for one in pixels]),
+            subset_size=len(pixels),
+            fast_bias_correction=False,
+            ignored_scope=nncf.IgnoredScope(patterns=[*map(_exactly, (*HEAD, _first(graph))), *spare], validate=False),
+            # Stored are ranges; OpenVINO rounds the weights itself when it compiles.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                backend_params={BackendParameters.COMPRESS_WEIGHTS: False}
+            ),
+        )
     return quantised.found_in(done, serving_graph(bench.model, bench.weights))
 
 
