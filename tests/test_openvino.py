@@ -1,4 +1,4 @@
-"""The OpenVINO engine: the graph drawn from the weights scores as TensorFlow's does, pinned and alone for each image."""
+"""The OpenVINO engine: its graph, drawn from the weights, scores as TensorFlow's does; each image alone, all pinned."""
 
 import subprocess
 import sys
@@ -240,7 +240,7 @@ def test_without_openvino_a_cpu_gets_tensorflow(monkeypatch):
 
 def test_a_worker_that_serves_with_openvino_loads_no_tensorflow_and_sends_nothing():
     """Heat maps included."""
-    script = f"""
+    script = """
 import os, sys
 os.environ.pop("KERAS_BACKEND", None)
 import numpy as np

@@ -81,8 +81,10 @@ def test_a_model_gets_its_faster_forms_and_keeps_its_weights(house, labelled):
     report = parity.read(folder, model)
     assert model.weights.sha256 == before.weights_sha256
     assert {file.file for file in model.files()} >= {"int8.safetensors", "parity.json"}
-    assert report["forms"].keys() == told["forms"].keys() == {"float32", "bfloat16", "int8", "two_stage"} - (
-        set() if engine.can("bfloat16") else {"bfloat16"}
+    assert (
+        report["forms"].keys()
+        == told["forms"].keys()
+        == {"float32", "bfloat16", "int8", "two_stage"} - (set() if engine.can("bfloat16") else {"bfloat16"})
     )
     assert told["allowed"] == list(told["forms"])
     assert report["calibration"] == {"images": 20, "side": "training", "float32_layers": []}

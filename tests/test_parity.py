@@ -234,7 +234,9 @@ def test_the_fastest_that_the_report_allows_and_the_processor_does_is_chosen(fol
 
 
 def test_a_setting_cannot_ask_for_what_the_report_refuses(folder):
-    refused = parity.read(folder, put_in(folder, forms={"int8": form(p99=0.07, refused="it differs"), "two_stage": form()}))
+    refused = parity.read(
+        folder, put_in(folder, forms={"int8": form(p99=0.07, refused="it differs"), "two_stage": form()})
+    )
 
     with pytest.raises(ModelRefused, match="NIGHTREAD_PRECISION=int8 is not for this model: it differs"):
         parity.chosen(refused, "int8", EVERYTHING)

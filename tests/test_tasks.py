@@ -623,7 +623,9 @@ def test_every_flag_of_two_stages_is_a_float32_decision_and_says_so(night):
     with night.db.reading() as session:
         kept = dict(
             session.execute(
-                text("SELECT path, json_extract(evidence, '$.int8_score') FROM outcomes JOIN scans ON scans.id = scan_id")
+                text(
+                    "SELECT path, json_extract(evidence, '$.int8_score') FROM outcomes JOIN scans ON scans.id = scan_id"
+                )
             ).all()
         )
     assert {path.decode(): score for path, score in kept.items()} == {

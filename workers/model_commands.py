@@ -209,7 +209,12 @@ def reprove(wanted: str, is_json: bool) -> None:
 @models.command()
 @MODEL
 @click.option(
-    "--data", "paths", required=True, multiple=True, type=click.Path(exists=True, path_type=Path), help="As for `train`."
+    "--data",
+    "paths",
+    required=True,
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="As for `train`.",
 )
 @click.option("--images", type=click.IntRange(10), default=300, show_default=True, help="Training images to calibrate.")
 @click.option(

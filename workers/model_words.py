@@ -134,8 +134,8 @@ def written_parity(told: dict[str, Any]) -> str:
 def _parity_lines(told: dict[str, Any]) -> Iterator[str]:
     reference, validation = told["reference"], told["validation"]
     yield (
-        f"{told['model']}: beside {reference['engine']} {reference['precision']} on {validation['images']:,} validation "
-        f"images, threshold {told['threshold']:.4f}"
+        f"{told['model']}: beside {reference['engine']} {reference['precision']} on {validation['images']:,} "
+        f"validation images, threshold {told['threshold']:.4f}"
     )
     yield f"{'':10}  {'p50':>7} {'p99':>7} {'largest':>7}  {'AUC':>8}  flips (beyond the band), gate likewise"
     for name, form in told["forms"].items():
@@ -150,7 +150,8 @@ def _parity_lines(told: dict[str, Any]) -> Iterator[str]:
         f"{looks['all']:.1%} of all"
     )
     kept = [name for name in told["allowed"] if name != "float32"]
-    yield f"may run: {', '.join(kept)}" if kept else "nothing beside float32 keeps the limits: the folder stays as it is"
+    nothing = "nothing beside float32 keeps the limits: the folder stays as it is"
+    yield f"may run: {', '.join(kept)}" if kept else nothing
 
 
 def _bench_lines(told: dict[str, Any]) -> Iterator[str]:

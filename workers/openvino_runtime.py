@@ -9,7 +9,7 @@ import sys
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
-import openvino
-from openvino import opset13 as op
+import openvino  # noqa: E402
+from openvino import opset13 as op  # noqa: E402
 
 __all__ = ["op", "openvino"]

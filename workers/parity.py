@@ -57,9 +57,7 @@ class Agreement:
     gate_flips_outside: int
 
 
-def compare(
-    wanted: Looked, found: Looked, truth: NDArray[np.bool_], *, threshold: float, limit: float
-) -> Agreement:
+def compare(wanted: Looked, found: Looked, truth: NDArray[np.bool_], *, threshold: float, limit: float) -> Agreement:
     """Compare a form with float32 on the same images; distances compare as shares of float32's."""
     apart = np.abs(found.scores - wanted.scores)
     differ = (found.scores >= threshold) != (wanted.scores >= threshold)

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import cv2
 import numpy as np
@@ -61,6 +61,18 @@ class Scorer:
     gate: gate.Fit
     golden_score: float | None = None  # what the golden image gives at this precision, where the folder tells
 
+    @overload
+    @classmethod
+    def load(
+        cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu"
+    ) -> "Scorer": ...
+
+    @overload
+    @classmethod
+    def load(
+        cls, folder: Path, *, batch_size: int, threads: int | None, device: str, engine: str, precision: str
+    ) -> "Scorer | TwoStage[Scorer]": ...
+
     @classmethod
     def load(
         cls,
@@ -104,9 +116,7 @@ class Scorer:
         values = plain
         if precision == parity.INT8 and model.int8 is not None:
             values = weights.at_int8(plain, weights.unpack(weights.read_arrays(folder, model.int8)))
-        running = module.load(
-            model, values, batch_size=batch_size, precision=precision, threads=threads, device=device
-        )
+        running = module.load(model, values, batch_size=batch_size, precision=precision, threads=threads, device=device)
         fit = weights.unpack(weights.read_arrays(folder, model.gate.parameters))
         try:
             return cls(model, running, _head(plain), gate.Fit(**fit), parity.golden_score(report, precision))

@@ -8,6 +8,7 @@ a CPU needs no transposition.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from workers.networks import Weights
 from workers.openvino_runtime import op, openvino
 from workers.trained_models import TrainedModel
 
-Value = openvino.Output
+Value: TypeAlias = openvino.Output
 MIDDLE, SHADE = 128, 16  # of grey levels; see _grey
 # Rounding these kernels to bfloat16 moved scores most (covid-resnet50 1.2, p99: 0.015 with all of them rounded, 0.011
 # without the first, 0.007 without the first five; of all of stage 2 and 3: no better); it costs a tenth more time.
@@ -32,8 +33,8 @@ def serving_graph(model: TrainedModel, weights: Weights, *, halves: bool = False
     """Build the folded network: uint8 (1, S, S, 1) -> class scores (1, C), last map (1, h, w, c), features (1, F).
 
     Every node bears its layer's name and every constant its weight's. With `halves` the early kernels are made of two
-    parts, so that a graph computed in bfloat16 holds them to 16 bits instead of 8. Raises ModelRefused where weights do not fit,
-    or where the architecture has a layer that OPERATIONS lacks.
+    parts, so that a graph computed in bfloat16 holds them to 16 bits instead of 8. Raises ModelRefused where weights do
+    not fit, or where the architecture has a layer that OPERATIONS lacks.
     """
     plain = networks.build(model.architecture, model.head, len(model.classes), input_size=model.input_size)
     drawing = _Drawing(plain, weights, networks.foldable(plain), _early(plain) if halves else frozenset())
@@ -170,9 +171,7 @@ def _padded(layer: keras.Layer) -> tuple[keras.Layer, tuple[list[int], list[int]
     return _before(before)[0], ([top, left], [bottom, right])
 
 
-def _grey(
-    drawing: _Drawing, rescaling: keras.Layer, kernel: NDArray[np.float32]
-) -> tuple[Value, NDArray[np.float32]]:
+def _grey(drawing: _Drawing, rescaling: keras.Layer, kernel: NDArray[np.float32]) -> tuple[Value, NDArray[np.float32]]:
     """The first convolution, of grey pixels instead of three scaled copies of them: its input and its kernel.
 
     Its three channels are scale * x + offset of the same x, so their kernels add up: one over x - MIDDLE, and one over
