@@ -116,8 +116,8 @@ class Shift:
 
     def for_single_images(self, loaded: Loaded, *, count: int) -> Loaded:
         """The same trained model with a batch of one: a larger one costs the same however few images are in it. For
-        few images it is not worth loading."""
-        if count <= LOAD_FOR:
+        few images it is not worth loading, and OpenVINO computes each image alone anyway."""
+        if count <= LOAD_FOR or loaded.scorer.describe()["engine"] == "openvino":
             return loaded
         if loaded.view.id not in self._single:
             self._single = {loaded.view.id: self._ready(loaded.view, 1)}

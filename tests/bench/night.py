@@ -103,7 +103,8 @@ def measure(db: Database, scorer: Scorer, pixels: NDArray[np.uint8], folders: li
         pairs.append((whole, bare))
         print(f"  system {whole:.1f}/s, bare {bare:.1f}/s, ratio {whole / bare:.3f}", file=sys.stderr)
     print(
-        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, {scorer.describe()['engine']} float32, "
+        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, "
+        f"{scorer.describe()['engine']} float32, "
         f"{len(os.sched_getaffinity(0))} cores: whole system over bare frozen graph "
         f"{statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})"
     )
