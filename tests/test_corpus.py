@@ -135,6 +135,7 @@ class Guess:
     distance: float = 0.0
     made_by: None = None
     first_score: None = None
+    holds_from: None = None
 
 
 class StubScorer:

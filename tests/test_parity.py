@@ -123,6 +123,7 @@ class Said:
     distance: float
     made_by: dict | None = None
     first_score: float | None = None
+    holds_from: float | None = None
 
 
 class Stage:
@@ -163,6 +164,18 @@ def test_float32_looks_again_at_what_may_be_flagged_or_turned_away():
     assert [one.made_by["precision"] for one in found] == ["int8", "int8", "float32", "float32"]
     assert [one.first_score for one in found] == [None, None, 0.60, 0.01]
     assert found[3].distance == 2.10
+
+
+def test_a_score_of_the_first_stage_says_from_which_threshold_on_it_stands():
+    both = two_stages()
+
+    low, middle, again, _ = both.predict(pictures(4), threshold=0.5)
+
+    assert again.holds_from is None
+    assert low.holds_from == pytest.approx(0.0164, abs=1e-4)
+    for threshold, looked_again in ((middle.holds_from + 1e-6, False), (middle.holds_from - 1e-6, True)):
+        (asked,) = needs_second(np.array([middle.score]), np.ones(1), threshold, LIMIT, both.margin)
+        assert asked == looked_again
 
 
 def test_a_lower_threshold_makes_it_look_at_more():

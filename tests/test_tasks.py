@@ -633,3 +633,24 @@ def test_every_flag_of_two_stages_is_a_float32_decision_and_says_so(night):
         "over.png": pytest.approx(0.6),
         "under.png": pytest.approx(0.45),
     }
+
+
+def test_a_threshold_lowered_meanwhile_lets_float32_look_at_what_int8_alone_had_seen(night):
+    fast, exact = (SimpleNamespace(db=night.db, device=None) for _ in range(2))
+
+    def lowered(batch):
+        thresholds.set_threshold(night.db, night.model.id, 0.3, why="a test", by="test")
+        return np.full(len(batch), 0.35)
+
+    fast.device, exact.device = lowered, lambda batch: np.full(len(batch), 0.4)
+    both = TwoStage(stub_scorer(fast, 16, "int8"), stub_scorer(exact, 16), Margin(log_odds=0.5, distance=0.1))
+    night.hand._loaded[night.model.id] = Loaded(dataclasses.replace(night.model, threshold=0.5), both, 16)
+    night.scan("seen.png")
+    night.submit()
+
+    night.work()
+    assert night.outcomes() == {"seen.png": None}
+    night.work()  # the sweep's next ring
+
+    (line,) = night.lines().values()
+    assert (line.precision, line.score, line.flagged) == ("float32", pytest.approx(0.4), True)

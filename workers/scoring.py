@@ -39,6 +39,7 @@ class Prediction:
     # Of two stages, which one this is (as `describe` gives it), and what the first one had said; else neither.
     made_by: dict[str, str] | None = None
     first_score: float | None = None
+    holds_from: float | None = None  # of the first stage: the least threshold under which its score stands
 
     def heat(self) -> Heat:
         """Where the picture raised the score: last map times gradient, positive part, 1 at its highest place.

@@ -272,6 +272,7 @@ def _result(
         class_scores=prediction.class_scores,
         evidence=asdict(decoded.evidence) | _first_stage(prediction),
         seconds=share + decoded.seconds,
+        holds_from=prediction.holds_from,
         **(prediction.made_by or loaded.scorer.describe()),
     )
 

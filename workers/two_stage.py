@@ -71,7 +71,12 @@ class TwoStage(Generic[S]):
     def predict(self, pixels: NDArray[np.uint8], *, threshold: float) -> list[Any]:
         """Score N images, (N, S, S) uint8; each prediction says which stage made it, and one of the second what the
         first had said. Raises as the stages do."""
-        found = [replace(one, made_by=self.first.describe()) for one in self.first.predict(pixels)]
+        fast = self.first.predict(pixels)
+        holds = holds_from(np.array([one.score for one in fast]), self.margin)
+        found = [
+            replace(one, made_by=self.first.describe(), holds_from=float(least))
+            for one, least in zip(fast, holds, strict=True)
+        ]
         scores, distances = (np.array([getattr(one, name) for one in found]) for name in ("score", "distance"))
         again = np.flatnonzero(needs_second(scores, distances, threshold, self.gate_limit, self.margin))
         if len(again):
@@ -95,6 +100,12 @@ def needs_second(
     may_be_another = distances >= limit * (1 - margin.distance)
     either: NDArray[np.bool_] = may_flag | may_be_another | ~np.isfinite(distances)
     return either
+
+
+def holds_from(scores: NDArray[np.floating], margin: Margin) -> NDArray[np.float64]:
+    """The least threshold under which scores (N,) of the first stage stand: below it float32 would look again."""
+    least: NDArray[np.float64] = 1 / (1 + np.exp(-log_odds(scores) - margin.log_odds))
+    return np.maximum(least, LEAST)
 
 
 def log_odds(scores: NDArray[np.floating]) -> NDArray[np.float64]:
