@@ -649,7 +649,7 @@ def test_a_threshold_lowered_meanwhile_lets_float32_look_at_what_int8_alone_had_
     night.submit()
 
     night.work()
-    assert night.outcomes() == {"seen.png": None}
+    assert night.outcomes() == {"seen.png": "waiting"}
     night.work()  # the sweep's next ring
 
     (line,) = night.lines().values()
