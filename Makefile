@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint audit drill fuzz bench clean lock setup
+.PHONY: demo test lint audit drill fuzz bench strings clean lock setup
 .DELETE_ON_ERROR:
 
 demo: $(STAMP)  ## screen the synthetic sample scans, end to end
@@ -32,11 +32,15 @@ fuzz: $(STAMP)  ## mutated bytes through our header parsers (atheris) and throug
 	cd tests && ../$(BIN)/python -m fuzz dicom --seconds $(SECONDS)
 	cd tests && ../$(BIN)/python -m fuzz decoders --seconds $(SECONDS)
 
-bench: $(STAMP)  ## ratios of two things measured in one run: the whole night, the intake, the list meanwhile
+bench: $(STAMP)  ## ratios of two things measured in one run: the night, the intake, the list meanwhile and at any size
 	$(BIN)/python tests/bench/night.py
 	$(BIN)/python tests/bench/intake.py
 	$(BIN)/python tests/bench/web.py
+	$(BIN)/python tests/bench/worklist.py
 	$(BIN)/python tests/bench/crowd.py
+
+strings: $(STAMP)  ## collect the pages' words into webui/strings.pot
+	$(BIN)/python tests/renew_strings.py
 
 setup: $(STAMP)  ## only the environment
 

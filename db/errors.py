@@ -60,6 +60,17 @@ class NothingScores(NightreadError):
     """Scans wait, and no worker comes to score them: waiting longer would be in vain."""
 
 
+class SignOnFailed(NightreadError):
+    """The identity provider did not say who somebody is, or not so that we may believe it; `why` is one word for the
+    record."""
+
+    exit_code = Exit.REFUSED
+
+    def __init__(self, why: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.why = why
+
+
 class DeviceUnsound(NightreadError):
     """A device that does not score the golden image as it should: broken machinery, no scan is to blame."""
 

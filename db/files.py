@@ -110,8 +110,9 @@ def open_in_folder(name: str, folder: int) -> int:
 
 def derived_path(folder: Path, key: str, kind: str) -> Path:
     """Where what scoring keeps of a scan lies below the folder of derived files: `kind` is "image" (the lossless
-    review copy) or "heat" (the overlay). Raises ValueError for a key that is not 32 hexadecimal digits."""
+    review copy), "input" (what the model saw) or "heat" (the overlay). Raises ValueError for a key that is not 32
+    hexadecimal digits."""
     if len(key) != 32 or not set(key) <= set("0123456789abcdef"):
         raise ValueError("not a scan's key")
-    suffix = {"image": ".png", "heat": ".heat.png"}[kind]
+    suffix = {"image": ".png", "input": ".input.png", "heat": ".heat.png"}[kind]
     return folder / key[:2] / f"{key}{suffix}"

@@ -167,6 +167,7 @@ class Batch(Base):
             postgresql_where=text("sealed_at IS NULL"),
         ),
         Index("ix_batches_root", "site_id", "root"),
+        Index("ix_batches_since", "trained_model_id", "site_id", "submitted_at"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"))
@@ -217,8 +218,23 @@ class Scan(Base):
     __tablename__ = "scans"
     __table_args__ = (
         UniqueConstraint("batch_id", "path"),
-        Index("ix_scans_patient", "patient", sqlite_where=text(_HAS_PATIENT), postgresql_where=text(_HAS_PATIENT)),
-        Index("ix_scans_study", "study", sqlite_where=text(_HAS_STUDY), postgresql_where=text(_HAS_STUDY)),
+        # By the bytes of the text, whatever the database's language: a prefix is a range then.
+        Index(
+            "ix_scans_patient",
+            "patient",
+            "id",
+            sqlite_where=text(_HAS_PATIENT),
+            postgresql_where=text(_HAS_PATIENT),
+            postgresql_ops={"patient": "varchar_pattern_ops"},
+        ),
+        Index(
+            "ix_scans_study",
+            "study",
+            "id",
+            sqlite_where=text(_HAS_STUDY),
+            postgresql_where=text(_HAS_STUDY),
+            postgresql_ops={"study": "varchar_pattern_ops"},
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(32), unique=True)  # random: what addresses and file names show
@@ -255,6 +271,12 @@ class Outcome(Base):
             "scan_id",
             sqlite_where=text("flagged"),
             postgresql_where=text("flagged"),
+        ),
+        Index(
+            "ix_outcomes_unscreened",
+            "scan_id",
+            sqlite_where=text("kind <> 'scored'"),
+            postgresql_where=text("kind <> 'scored'"),
         ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -322,6 +344,8 @@ class WebSession(Base):
     seen_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())  # the password was right so far
+    # The identity provider asked for a second factor and says so.
+    second_factor: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class Authenticator(Base):
@@ -348,6 +372,9 @@ class RecoveryCode(Base):
     used_at: Mapped[datetime | None]
 
 
+_SECOND, _SEEN, _REPEAT = "state = 'second'", "NOT blind OR state = 'done'", "verdict = 'repeat'"
+
+
 class Entry(Base):
     """A scan's place on its model's worklist: it was flagged, or drawn from the cleared. Changes with every review;
     what was said stays in `reviews`."""
@@ -358,6 +385,27 @@ class Entry(Base):
         Index("ix_entries_list", "trained_model_id", "site_id", "state", "rank", "id"),
         Index("ix_entries_since", "trained_model_id", "site_id", "state", "submitted_at", "id"),
         Index("ix_entries_batch", "batch_id", "state", "rank", "id"),
+        # A second reader's part of the list: what others read first, by who that was.
+        Index(
+            "ix_entries_second",
+            *("trained_model_id", "site_id", "first_reader_id", "rank", "id"),
+            sqlite_where=text(_SECOND),
+            postgresql_where=text(_SECOND),
+        ),
+        Index(
+            "ix_entries_second_since",
+            *("trained_model_id", "site_id", "first_reader_id", "submitted_at", "id"),
+            sqlite_where=text(_SECOND),
+            postgresql_where=text(_SECOND),
+        ),
+        # Scores that every reader may see.
+        Index(
+            "ix_entries_score",
+            *("trained_model_id", "site_id", "state", "score", "id"),
+            sqlite_where=text(_SEEN),
+            postgresql_where=text(_SEEN),
+        ),
+        Index("ix_entries_repeat", "scan_id", sqlite_where=text(_REPEAT), postgresql_where=text(_REPEAT)),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"))
@@ -380,12 +428,15 @@ class Entry(Base):
 
 
 class EntryCount(Base):
-    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows."""
+    """How many entries of a site and model are in a state; kept with every change, so that nobody counts rows. No
+    foreign keys: a verdict that makes a new row would wait for whoever holds site or model, and may wait for it."""
 
     __tablename__ = "entry_counts"
-    site_id: Mapped[int] = mapped_column(ForeignKey("sites.id"), primary_key=True)
-    trained_model_id: Mapped[int] = mapped_column(ForeignKey("trained_models.id"), primary_key=True)
+    site_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    trained_model_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     state: Mapped[str] = mapped_column(String(12), primary_key=True)
+    # Of those in state `second`, who read them first: that reader's list leaves them out. 0 in every other state.
+    reader_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     count: Mapped[int]
 
 
@@ -393,9 +444,10 @@ class Review(Base):
     """A reader's verdict on a scan; append-only, and a reader's newest supersedes their earlier ones."""
 
     __tablename__ = "reviews"
+    __table_args__ = (Index("ix_reviews_reader", "reader_id", "id"),)
     id: Mapped[int] = mapped_column(primary_key=True)
     scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"), index=True)
-    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    reader_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
     stage: Mapped[str] = mapped_column(String(12), default=Stage.VERDICT, server_default=Stage.VERDICT)
     verdict: Mapped[str] = mapped_column(String(20))
     findings: Mapped[list[str] | None]  # words of the setting FINDINGS

@@ -10,10 +10,12 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from db.transport import require_private_database, require_private_queue
+from db.transport import require_private_database, require_private_issuer, require_private_queue
 
 # A Unix socket's path may hold 107 bytes (unix(7)); a longer home gets its socket in a private folder elsewhere.
 SOCKET_PATH_LIMIT = 100
+MOST_FINDINGS = 9  # one a number key
+FINDING_CHARACTERS = 40
 
 
 class Settings(BaseSettings):
@@ -50,6 +52,22 @@ class Settings(BaseSettings):
     session_idle_minutes: int = Field(15, ge=1)
     session_hours: int = Field(12, ge=1)
     require_totp: bool = False  # nobody gets further than to enrol an app for one-time passwords
+    # Single sign-on: the identity provider's issuer, exactly as it calls itself; empty: there is none (webui/sso.py).
+    oidc_issuer: str = ""
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")  # empty: a public client, by PKCE alone
+    oidc_label: str = Field("hospital account", min_length=1, max_length=60)  # "Sign in with your ..."
+    # What a reader may tick besides the verdict: at most nine, by the keys 1 to 9.
+    findings: Annotated[tuple[str, ...], NoDecode] = (
+        "opacity",
+        "consolidation",
+        "cavity",
+        "nodule",
+        "effusion",
+        "adenopathy",
+        "scar",
+        "other",
+    )
     web_secret: SecretStr = SecretStr("")  # empty: made once in the home folder
     audit_key: SecretStr = SecretStr("")  # empty: made once in the home folder
 
@@ -63,6 +81,20 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(Path(part).expanduser().absolute() for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("findings", mode="before")
+    @classmethod
+    def _split_findings(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("findings", mode="after")
+    @classmethod
+    def _few_findings(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) > MOST_FINDINGS or len(set(value)) < len(value):
+            raise ValueError(f"findings are at most {MOST_FINDINGS} different words, separated by commas")
+        if any(len(word) > FINDING_CHARACTERS or not word.isprintable() for word in value):
+            raise ValueError(f"a finding is at most {FINDING_CHARACTERS} printable characters")
         return value
 
     @property
@@ -91,15 +123,16 @@ class Settings(BaseSettings):
 
     @property
     def derived(self) -> Path:
-        """Folder of review copies and heat maps (patient data; rebuilt from the originals)."""
+        """Folder of review copies, model inputs and heat maps (patient data; rebuilt from the originals)."""
         return self.home / "derived"
 
 
 @cache
 def settings() -> Settings:
-    """The process's settings, read from the environment once. Raises Refused where queue or database would be spoken
-    to in plaintext beyond this machine."""
+    """The process's settings, read from the environment once. Raises Refused where queue, database or identity
+    provider would be spoken to in plaintext beyond this machine."""
     made = Settings()
     require_private_queue(made.queue)
     require_private_database(made.database)
+    require_private_issuer(made.oidc_issuer)
     return made

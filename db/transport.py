@@ -52,6 +52,22 @@ def require_private_database(url: str) -> None:
         )
 
 
+def require_private_issuer(url: str) -> None:
+    """Raises Refused unless this address of an identity provider is https, or http on this machine; none is fine."""
+    if url and not is_private_web(url):
+        raise Refused("NIGHTREAD_OIDC_ISSUER must begin with https:// (http:// for a provider on this machine)")
+
+
+def is_private_web(url: str) -> bool:
+    """Whether this is a web address that is spoken to over TLS, or does not leave this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_here(host)))
+
+
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)

@@ -4,7 +4,9 @@ from enum import IntEnum, StrEnum
 
 # What ledger and workers agree on: raised when a worker must do something new with a chunk. It names the queue and is
 # written into every chunk, so that an older worker neither hears a newer ring nor claims a newer chunk.
-PROTOCOL = 2  # 2: a breadcrumb says that its worker scored the golden image first
+# 2: a breadcrumb says that its worker scored the golden image first. 3: who completes a chunk enters what is flagged in
+# the worklist.
+PROTOCOL = 3
 
 
 class Reason(StrEnum):
@@ -113,6 +115,7 @@ class Step(StrEnum):
     IMAGED = "imaged"
     LABORATORY = "laboratory"
     CLOSED = "closed"
+    REOPENED = "reopened"
 
 
 class LabResult(StrEnum):
@@ -121,6 +124,13 @@ class LabResult(StrEnum):
     POSITIVE = "positive"
     NEGATIVE = "negative"
     INDETERMINATE = "indeterminate"
+
+
+class Closing(StrEnum):
+    """How a case ended."""
+
+    ISOLATED = "isolated"  # and treated
+    RELEASED = "released"
 
 
 class Role(StrEnum):

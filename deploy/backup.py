@@ -58,7 +58,12 @@ class Made:
 
 @click.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--pictures/--no-pictures", default=True, show_default=True, help="Review copies and heat maps, too.")
+@click.option(
+    "--pictures/--no-pictures",
+    default=True,
+    show_default=True,
+    help="With what scoring keeps of scans.",
+)
 @click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
 def backup(target: Path, pictures: bool, is_json: bool) -> int:
     """Write the home folder (database, secrets, models, pictures) to TARGET: a file, or a folder to put one in.

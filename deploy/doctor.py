@@ -1,6 +1,7 @@
 """What a night needs, checked one by one; every problem comes with its fix. Changes nothing, loads no engine."""
 
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -15,7 +16,7 @@ from sqlalchemy import make_url, select
 
 from db import migrate
 from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable, Refused
-from db.store import models, reading
+from db.store import enlisting, models, reading, tallies
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
@@ -23,7 +24,7 @@ from deploy.queue_versions import Version
 from workers import devices, engines, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
-LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of review copies and heat maps
+LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of pictures
 CLOCK_SECONDS = 5.0
 NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
 SECRETS = ("passwords.txt", "audit.key", "web.secret")
@@ -138,6 +139,21 @@ def check_codecs(db: Database) -> Check:
     return Check("codecs", True, said)
 
 
+def check_worklist(db: Database) -> Check:
+    """Whatever is flagged is on its list, what the pages count is what there is, and somebody decides where readers
+    disagree."""
+    if missing := sum(enlisting.unlisted(db).values()):
+        return Check(
+            "worklist", False, f"{missing} flagged scans are on no list", "run `nightread init`: it lists them"
+        )
+    if wrong := tallies.recount(db):
+        return Check("worklist", False, f"{len(wrong)} counts are wrong", "run `nightread init`: it counts anew")
+    if sites := tallies.undecided(db):
+        fix = f"nightread user add NAME --role arbiter --site {shlex.quote(sites[0])}"
+        return Check("worklist", False, f"scans of {', '.join(sites)} wait for an arbiter; nobody is one there", fix)
+    return Check("worklist", True, "all that is flagged is listed and counted; somebody decides what is disputed")
+
+
 def check_devices(db: Database) -> Check:
     """There is something to score on, and an engine to do it with."""
     listed = ", ".join(devices.devices())
@@ -187,6 +203,7 @@ CHECKS: dict[str, Callable[[Database], Check]] = {
     "queue": check_queue,
     "user": check_user,
     "model": check_model,
+    "worklist": check_worklist,
     "devices": check_devices,
     "codecs": check_codecs,
     "clock": check_clock,
@@ -200,7 +217,7 @@ def decodes(uid: str) -> bool:
 
 def _guarded(name: str, check: Callable[[Database], Check], db: Database) -> Check:
     try:
-        if name in ("model", "clock", "user") and not check_database(db).ok:
+        if name in ("model", "clock", "user", "worklist") and not check_database(db).ok:
             return Check(name, False, "not to be seen before the database is in order", "repair the database first")
         return check(db)
     except QueueUnreachable as error:

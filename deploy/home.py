@@ -10,7 +10,7 @@ from pathlib import Path
 from db import migrate
 from db.errors import Refused, Unknown
 from db.settings import Settings
-from db.store import models, people
+from db.store import enlisting, models, people, tallies
 from db.store.connection import Database
 from db.store.sites import add_site, every_site
 from db.words import Role
@@ -44,6 +44,9 @@ def make_ready(db: Database) -> Ready:
     with locked(db.config.home / "init.lock"):
         if not migrate.is_current(db):
             migrate.upgrade(db)
+        enlisting.enlist_missing(db)
+        if tallies.recount(db):
+            tallies.recount(db, repair=True)
         if SITE not in {site.name for site in every_site(db)}:
             add_site(db, SITE, by=BY)
         label = _ship_model(db, trained_models.SHIPPED)

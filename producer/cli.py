@@ -23,6 +23,7 @@ COMMANDS = {
     "submit": "producer.commands:submit",
     "status": "producer.commands:status",
     "report": "producer.commands:report",
+    "cases": "producer.case_commands:cases",
     "certify": "producer.certify:certify",
     "resume": "producer.commands:resume",
     "retry": "producer.commands:retry",

@@ -11,7 +11,7 @@ from db.store import reading, recovery, scoring, sites
 from db.store.connection import database
 from db.store.reading import printable
 from db.words import Exit
-from producer import progress, reports, submission
+from producer import progress, reports, site_settings, submission
 from workers import queue
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -42,13 +42,16 @@ def add_site(name: str, time_zone: str, is_json: bool) -> None:
 @site.command("list")
 @JSON
 def list_sites(is_json: bool) -> None:
-    """The registered screening centres."""
+    """The registered screening centres, and how their scans are read."""
     known = sites.every_site(database())
     if is_json:
-        reports.print_json([{"site": one.name, "time_zone": one.time_zone} for one in known])
+        reports.print_json([site_settings.as_json(one) for one in known])
         return
     for one in known:
-        click.echo(f"{one.name}  ({one.time_zone})")
+        click.echo(f"{one.name}  ({one.time_zone}): {site_settings.told(one)}")
+
+
+site.add_command(site_settings.set_site)
 
 
 @click.command()
@@ -57,7 +60,7 @@ def list_sites(is_json: bool) -> None:
 @click.option("--wait", "is_waiting", is_flag=True, default=False, help="Return once every scan has its outcome.")
 @click.option("--dry-run", is_flag=True, default=False, help="Only say what would be found.")
 @click.option("--urgent", is_flag=True, default=False, help="Before every routine batch.")
-@click.option("--manifest", type=FILE, default=None, help="CSV: path, patient, study, age, urgent.")
+@click.option("--manifest", type=FILE, default=None, help="CSV: path, patient, study, age, urgent, suspected, imaged.")
 @JSON
 def submit(
     folder: Path, site_name: str, is_waiting: bool, dry_run: bool, urgent: bool, manifest: Path | None, is_json: bool

@@ -3,25 +3,29 @@
 import csv
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
+from datetime import UTC
 from pathlib import Path
 from typing import Self
 
 import click
 
+from db.moments import stated
 from db.store.intake import FoundFile
 
-COLUMNS = ("path", "patient", "study", "age", "urgent")
+COLUMNS = ("path", "patient", "study", "age", "urgent", "suspected", "imaged")
+MOMENTS = ("suspected", "imaged")  # ISO 8601; in the site's time zone where they name none
 YES, NO = {"yes", "y", "true", "1", "urgent"}, {"", "no", "n", "false", "0", "routine"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One file's line; `age` in years."""
+    """One file's line; `age` in years; `moments` of MOMENTS, as they were stated."""
 
     patient: str | None
     study: str | None
     age: float | None
     urgent: bool
+    moments: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Manifest:
             study=found.study or line.study,
             age=line.age if found.age is None else found.age,
             urgent=line.urgent,
+            tags={**line.moments, **(found.tags or {})} or None,
         )
 
 
@@ -86,4 +91,14 @@ def _line(row: dict[str, str], where: str) -> Line:
     if years is not None and not 0 <= years <= 150:
         raise click.BadParameter(f"{where}: age {age!r} is not a number of years")
     patient, study = ((row.get(name) or "").strip()[:200] or None for name in ("patient", "study"))
-    return Line(patient, study, years, urgent in YES)
+    return Line(patient, study, years, urgent in YES, _moments(row, where))
+
+
+def _moments(row: dict[str, str], where: str) -> dict[str, str]:
+    moments = {name: text for name in MOMENTS if (text := (row.get(name) or "").strip())}
+    for name, text in moments.items():
+        try:
+            stated(text, UTC)
+        except ValueError:
+            raise click.BadParameter(f"{where}: {name} {text!r} is no date or date and time (ISO 8601)") from None
+    return moments

@@ -1,6 +1,5 @@
 """A batch as people read it and as programs do: totals that add up, then what needs an eye."""
 
-import csv
 import json
 from dataclasses import asdict
 from itertools import islice
@@ -9,7 +8,9 @@ from typing import Any
 
 import click
 
-from db.store import certificate, reading
+from db.live import Live
+from db.store import cases, certificate, estimates, exports, reading
+from db.store.cases import Turnaround
 from db.store.certificate import Certificate
 from db.store.connection import Database
 from db.store.reading import ScanLine, Totals, printable
@@ -39,22 +40,25 @@ def exit_code(totals: Totals) -> Exit:
 
 
 def as_json(db: Database, batch_id: int) -> dict[str, Any]:
-    """The report in the shape that the design promises, with the certificate of this moment."""
+    """The report in the shape that the design promises, with the time from submission to verdict, the live figures of
+    its site and model, and the certificate of this moment."""
     scans = [_scan_json(line) for line in reading.report_lines(db, batch_id)]
     certified = certificate.certify(db, batch_id).as_json()
-    return {**reading.totals(db, batch_id).as_json(), "certificate": certified, "scans": scans}
+    return {
+        **reading.totals(db, batch_id).as_json(),
+        "to_verdict": asdict(cases.turnaround(db, batch_id=batch_id)),
+        "live": {"days": estimates.PERIOD.days, **estimates.of_batch(db, batch_id).as_json()},
+        "certificate": certified,
+        "scans": scans,
+    }
 
 
 def write_csv(db: Database, batch_id: int, file: Path) -> int:
     """One line a scan, for a spreadsheet; how many. Cells that a spreadsheet would run are defused."""
-    columns = (*SCAN_FIELDS, "detail")
-    count = 0
+    count = -1  # the names of the columns
     with file.open("w", newline="", encoding="utf-8") as out:
-        table = csv.writer(out)
-        table.writerow(columns)
-        for line in reading.report_lines(db, batch_id):
-            values = {**asdict(line), "path": printable(line.path)}
-            table.writerow([_defused(values[name]) for name in columns])
+        for line in exports.as_csv(db, batch_id, me=None):
+            out.write(line)
             count += 1
     return count
 
@@ -102,6 +106,7 @@ def print_report(db: Database, batch_id: int) -> Exit:
         )
     _print_refused(db, totals)
     _print_flagged(db, totals)
+    _print_read(cases.turnaround(db, batch_id=batch_id), estimates.of_batch(db, batch_id), totals)
     if totals.is_done:
         _print_certificate(certificate.certify(db, batch_id))
     click.echo("\nResearch software, not for diagnosis: the machine flags, only a physician says positive.")
@@ -130,6 +135,22 @@ def _print_flagged(db: Database, totals: Totals) -> None:
     _print_more(totals.flagged - FLAGGED_SHOWN, totals.batch)
 
 
+def _print_read(taken: Turnaround, live: Live, totals: Totals) -> None:
+    """How long the verdicts took, and what they tell of the model at this site."""
+    if taken.median_seconds is not None and taken.p90_seconds is not None:
+        median, most = taken.median_seconds / 3600, taken.p90_seconds / 3600
+        click.echo(f"\nRead: {taken.n:,}; submission to verdict: median {median:.1f} h, 90th percentile {most:.1f} h")
+    if not live.drawn and not taken.n:
+        return
+    click.echo(f"\nLive, {totals.site}, {totals.model}, last {estimates.PERIOD.days} days, at {live.threshold:.3f}:")
+    for name, figure in (("sensitivity", live.sensitivity), ("negative predictive value", live.npv)):
+        if figure is not None:
+            click.echo(f"  {name:<26} {figure.value:.3f} (95 % interval {figure.low:.3f} to {figure.high:.3f})")
+    if live.why:
+        click.echo(f"  {live.why}")
+    click.echo(f"  from {live.positives:,} positive scans and {live.read:,} of {live.drawn:,} drawn from the cleared")
+
+
 def _print_certificate(made: Certificate) -> None:
     click.echo("\nCertificate, over all outcomes:")
     print_certificate(made)
@@ -145,13 +166,6 @@ def _print_more(count: int, batch_id: int) -> None:
 def _scan_json(line: ScanLine) -> dict[str, Any]:
     values = asdict(line)
     return {name: values[name] for name in SCAN_FIELDS}
-
-
-def _defused(value: Any) -> Any:
-    # OWASP, CSV injection: a leading = + - @ or tab makes a spreadsheet run the cell.
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from conftest import STUB
 from sqlalchemy import update
 
 from db.schema import Chunk
@@ -10,6 +11,13 @@ from db.store.intake import FoundFile, Submission
 from db.store.sites import site_named
 
 LEASE = 30.0
+
+
+def newer_model(db, version="2"):
+    """Another trained model, active from now on; its id."""
+    newer = models.register(db, models.Registration(**{**vars(STUB), "version": version}), by="test")
+    models.activate(db, newer, why="better", by="test")
+    return newer
 
 
 def found(name, content=None, **more):
@@ -38,8 +46,8 @@ def claim(db, worker="host:cpu", lease=LEASE, **more):
     return scoring.claim_chunk(db, worker, trained_model_id=models.active(db).id, lease_seconds=lease, **more)
 
 
-def scored(scan, score=0.7):
-    return scoring.Scored(scan.id, score, {"covid": score}, {"top": 1}, "tensorflow", "float32", "cpu", 0.1)
+def scored(scan, score=0.7, **more):
+    return scoring.Scored(scan.id, score, {"covid": score}, {"top": 1}, "tensorflow", "float32", "cpu", 0.1, **more)
 
 
 def complete(db, held, score=0.7):

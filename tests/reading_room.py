@@ -20,10 +20,10 @@ from werkzeug.test import TestResponse
 from db.files import derived_path
 from db.schema import AuditEvent, Scan
 from db.settings import Settings
-from db.store import codes, intake, models, people, scoring
+from db.store import codes, entries, intake, models, people, scoring
 from db.store.connection import connect
-from db.store.sites import add_site, every_site
-from db.words import Cause, Reason, Role
+from db.store.sites import add_site, every_site, set_site
+from db.words import Cause, Reason, Role, Stage, State, Verdict
 from webui import create_app, passwords, totp
 from workers.preprocessing import prepare
 
@@ -69,6 +69,10 @@ class Found:
     seed: int = 0
     shape: tuple[int, int] = (96, 80)  # height, width in pixels
     evidence: dict | None = field(default=None)
+    share: float | None = None  # with which it was drawn from the cleared
+    study: str | None = None
+    tags: dict | None = None
+    detail: str | None = None  # of the reason
 
 
 class ReadingRoom:
@@ -84,14 +88,23 @@ class ReadingRoom:
         self.db.engine.dispose()
         self.app.extensions["nightread"].engine.dispose()
 
-    def site(self, name: str) -> int:
+    def site(self, name: str = "local", **reads: object) -> int:
+        """A site's id, made where it is new; `reads`: readers, blind_first, sample_share, prevalence from now on."""
         known = {site.name: site.id for site in every_site(self.db)}
-        return known[name] if name in known else add_site(self.db, name, by="test")
+        site_id = known[name] if name in known else add_site(self.db, name, by="test")
+        if reads:
+            set_site(self.db, name, reads, by="test")
+        return site_id
 
     def user(self, name: str = "dr-a", *, role: Role = Role.READER, sites: Sequence[str] = ("local",)) -> str:
         site_ids = {self.site(site) for site in sites}
         people.add_user(self.db, name, role=role, password_hash=hashed(), site_ids=site_ids, by="test")
         return name
+
+    def users(self, *names: str, role: Role = Role.READER) -> None:
+        """Several people of the site `local`."""
+        for name in names:
+            self.user(name, role=role)
 
     def newer_model(self, version: str = "2") -> int:
         """Another trained model, active from now on; its id."""
@@ -118,6 +131,10 @@ class ReadingRoom:
             self.picture(keys[file.path], file)
         return batch
 
+    def scan_id(self, key: str) -> int:
+        with self.db.reading() as session:
+            return session.scalars(select(Scan.id).where(Scan.key == key)).one()
+
     def keys(self, batch: int) -> dict[str, str]:
         """Path -> key of a batch's scans."""
         with self.db.reading() as session:
@@ -130,12 +147,26 @@ class ReadingRoom:
         batch = self.night(file, root=f"/nights/{file.path}", pictures=True)
         return self.keys(batch)[file.path]
 
+    def says(self, by: str, key: str, verdict: str, *, stage: Stage = Stage.VERDICT, **said: object) -> State:
+        """What a reader says of a scan; where its entry stands then."""
+        me = people.user_named(self.db, by)
+        return entries.add_review(self.db, self.scan_id(key), me=me, stage=stage, verdict=Verdict(verdict), **said)
+
+    def entry(self, key: str, by: str = "dr-a") -> entries.EntryView | None:
+        """A scan's entry as somebody may see it."""
+        return entries.entry(self.db, self.scan_id(key), me=people.user_named(self.db, by))
+
+    def holds(self, by: str, key: str) -> bool:
+        """Somebody has the scan open from now on."""
+        return entries.hold(self.db, self.scan_id(key), me=people.user_named(self.db, by))
+
     def picture(self, key: str, file: Found) -> None:
         grey = chest(*file.shape, seed=file.seed)
-        image, heat = (derived_path(self.config.derived, key, kind) for kind in ("image", "heat"))
+        image, heat, seen = (derived_path(self.config.derived, key, kind) for kind in ("image", "heat", "input"))
         image.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(image), grey)
         cv2.imwrite(str(heat), _heat(*file.shape))
+        cv2.imwrite(str(seen), prepare(grey, 64)[0])
 
     def events(self, action: str) -> list[AuditEvent]:
         with self.db.reading() as session:
@@ -177,7 +208,15 @@ class ReadingRoom:
     def _file(self, root: str, file: Found) -> intake.FoundFile:
         content = hashlib.sha256(f"{root}/{file.path}".encode("utf-8", "surrogateescape")).hexdigest()
         return intake.FoundFile(
-            file.path, 4711, content, reason=file.reason, detail=None, patient=file.patient, age=file.age
+            file.path,
+            4711,
+            content,
+            reason=file.reason,
+            detail=file.detail,
+            patient=file.patient,
+            study=file.study,
+            age=file.age,
+            tags=file.tags,
         )
 
     def _result(self, file: Found):
@@ -187,8 +226,9 @@ class ReadingRoom:
             return None
         evidence = file.evidence or _evidence(file)
         classes = {"normal": 1 - file.score, "covid": file.score}
+        drawn = {} if file.share is None else {"share": file.share}
         return lambda scan_id: scoring.Scored(
-            scan_id, file.score, classes, evidence, "tensorflow", "float32", "cpu", 0.1
+            scan_id, file.score, classes, evidence, "tensorflow", "float32", "cpu", 0.1, **drawn
         )
 
 

@@ -192,6 +192,15 @@ BY_SQL = {
         "INSERT INTO scans (key, batch_id, generation, path, size)"
         " SELECT 'k', batch_id, 0, :odd, 1 FROM scans WHERE id = :good",
     ),
+    "a flagged scan is on no list": ("G", "DELETE FROM entries WHERE id = (SELECT min(id) FROM entries)"),
+    "a scan is on the list and nothing says why": (
+        "G",
+        "UPDATE outcomes SET flagged = NOT flagged WHERE scan_id = (SELECT min(scan_id) FROM entries)",
+    ),
+    "the list has another score": ("G", "UPDATE entries SET score = 0.0001"),
+    "the list says another batch": ("G", "UPDATE entries SET batch_id = 99"),
+    "an entry is in a state and counted in another": ("G", "UPDATE entries SET state = 'done'"),
+    "a count is off by one": ("G", "UPDATE entry_counts SET count = count + 1"),
     "a heartbeat names a patient": ("F", "UPDATE workers SET doing = :canary"),
     "the record names a patient": ("F", "UPDATE audit_events SET object = :canary WHERE id = 2"),
     "a chunk's worker names a patient": ("F", "UPDATE chunks SET worker = :canary WHERE id = 1"),

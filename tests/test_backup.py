@@ -49,7 +49,7 @@ def house(home):
     (home.home / "web.secret").write_text("a secret")
     (home.home / "models" / "stub-1").mkdir(parents=True)
     (home.home / "models" / "stub-1" / "weights.safetensors").write_bytes(os.urandom(3000))
-    for kind in ("image", "heat"):
+    for kind in ("image", "input", "heat"):
         picture = derived_path(home.derived, "ab" * 16, kind)
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(os.urandom(2000))
@@ -105,7 +105,8 @@ def test_a_home_comes_back_with_every_row_and_every_file(house, outside):
     home = house.config.home
     assert rows(outside / "back") == rows(home)
     assert files(outside / "back") == files(home)
-    assert "derived/ab/" + "ab" * 16 + ".heat.png" in files(outside / "back")
+    pictures = {name for name in files(outside / "back") if name.startswith("derived/ab/")}
+    assert pictures == {f"derived/ab/{'ab' * 16}{kind}.png" for kind in ("", ".input", ".heat")}
     assert made.sha256 == done.sha256 == hashlib.sha256((outside / "b.tar").read_bytes()).hexdigest()
     assert sorted(path.name for path in outside.iterdir()) == ["b.tar", "back"]
 

@@ -14,7 +14,7 @@ import re
 import string
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -180,18 +180,17 @@ def ended(room: ReadingRoom, decoders: DecoderPool, root: Path, scan) -> scoring
     """Rejected as the decoders say; else failed, scored or flagged by turns, the flagged with their review copy."""
     source = Source(str(root), scan.path, hashlib.sha256((root / scan.path).read_bytes()).hexdigest())
     try:
-        decoders.prepare(source, 64)
+        decoded = decoders.prepare(source, 64)
     except UnreadableImage as error:
         return scoring.Rejected(scan.id, error.code, error.detail)
     if scan.id % 10 == 0:
         return scoring.Failed(scan.id, Cause.TIMED_OUT, "no worker finished")
     if scan.id % 10 == 1:
         derived.keep_copy(room.config.derived, decoders, source, scan.key)
+        derived.keep_input(room.config.derived, scan.key, decoded.pixels)
     score = 0.9 if scan.id % 2 else 0.1
-    evidence = {"top": 0, "bottom": 0, "left": 0, "right": 0, "width": 160, "height": 200, "crop": [0, 0, 160, 160]}
     classes = {"covid": score, "normal": 1 - score}
-    evidence |= {"input_size": 64}
-    return scoring.Scored(scan.id, score, classes, evidence, "tensorflow", "float32", "cpu", 0.1)
+    return scoring.Scored(scan.id, score, classes, asdict(decoded.evidence), "tensorflow", "float32", "cpu", 0.1)
 
 
 def command(sinks: Sinks, *arguments: str) -> str:
@@ -217,7 +216,8 @@ def errors(day: Day, room: ReadingRoom, planted: Planted, key: str) -> None:
         options.setdefault("method", "POST")
         answer = reader.client.open(address, data={"csrf_token": token, **(form or {})}, **options)
         # A form with a gap comes back on the scan's own page.
-        return day.look(answer, path=address, is_theirs="Choose confirm, dismiss or unsure first." in answer.text)
+        is_theirs = "Choose confirm, dismiss, unsure or repeat first." in answer.text
+        return day.look(answer, path=address, is_theirs=is_theirs)
 
     for address in ("/?after={}", "/?model={}", "/batches/1?after={}", "/{}", "/scan/{}", "/scan/{}/image.png"):
         day.look(reader.get(address.format(typed())))

@@ -152,7 +152,7 @@ def test_the_report_lists_every_file_and_ends_0_only_when_all_are_accounted_for(
     report = as_json("report", 1)
 
     assert done.return_value == Exit.DONE
-    assert report.keys() == SHAPE | {"scans", "certificate"}
+    assert report.keys() == SHAPE | {"scans", "certificate", "to_verdict", "live"}
     assert all(scan.keys() == SCAN_SHAPE for scan in report["scans"])
     assert [scan["path"] for scan in report["scans"]] == ["0.png", "1.png", "2.png", "empty.png"]
     assert [row["outcome"] for row in csv.DictReader((tmp_path / "r.csv").open())] == ["scored"] * 3 + ["rejected"]

@@ -223,6 +223,7 @@ def test_the_kept_tags_are_an_allow_list():
         "study_uid": "1.2.3",
         "series_uid": "1.2.3.4",
         "study_date": "20260105",
+        "imaged": "2026-01-05",
         "age_years": 47,
         "sex": "F",
         "view": "PA",

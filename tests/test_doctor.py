@@ -9,14 +9,17 @@ import sys
 
 import pytest
 from ledger import folder, submitted
+from lists import night, person, say
 from plain_models import write_plain
 from pydicom.pixels.decoders import JPEGLSLosslessDecoder
+from sqlalchemy import delete, update
 
 from db import migrate
+from db.schema import Entry, EntryCount
 from db.settings import Settings
-from db.store import heartbeats, models
+from db.store import heartbeats, models, worklist
 from db.store.connection import connect
-from db.words import Exit
+from db.words import Exit, Role, Verdict
 from deploy import doctor, home, queue_server, queue_versions
 from webui import create_app
 from workers import model_folders
@@ -222,6 +225,45 @@ def test_a_damaged_model_that_unfinished_batches_run_with_is_a_problem(home, tmp
 
     assert_problem(doctor.check_model(db))
     assert "unfinished batches run with plain 1" in doctor.check_model(db).said
+
+
+def test_a_wrong_count_of_the_worklist_is_a_problem_that_init_puts_right(well):
+    night(well, [0.9999, 0.9998])
+    assert doctor.check_worklist(well).ok
+    with well.writing() as session:
+        session.execute(update(EntryCount).values(count=EntryCount.count + 1))
+
+    assert_problem(doctor.check_worklist(well))
+
+    home.make_ready(well)
+    assert doctor.check_worklist(well).ok
+
+
+def test_a_flagged_scan_on_no_list_is_a_problem_that_init_puts_right(well):
+    night(well, [0.9999, 0.9998])
+    with well.writing() as session:  # as a worker did that knew no lists
+        session.execute(delete(Entry))
+        session.execute(delete(EntryCount))
+
+    assert_problem(doctor.check_worklist(well))
+    assert "2 flagged scans" in doctor.check_worklist(well).said
+
+    home.make_ready(well)
+    assert doctor.check_worklist(well).ok
+    assert len(worklist.unread_everywhere(well, models.active(well).id)) == 2
+
+
+def test_scans_that_wait_for_an_arbiter_where_nobody_is_one_are_a_problem(well):
+    (scan,) = night(well, [0.9999])
+    say(well, scan, person(well), Verdict.UNSURE)
+
+    assert_problem(doctor.check_worklist(well))
+    assert "local" in doctor.check_worklist(well).said
+
+    person(well, "away", role=Role.ARBITER, sites=("elsewhere",))
+    assert_problem(doctor.check_worklist(well))
+    person(well, "here", role=Role.ARBITER)
+    assert doctor.check_worklist(well).ok
 
 
 def test_every_transfer_syntax_that_intake_accepts_decodes_here():

@@ -14,17 +14,15 @@ from plain_models import auc, audit, table, write_plain
 from sqlalchemy import select
 
 from db.errors import ModelRefused, Refused, Unknown
-from db.files import derived_path
 from db.schema import AuditEvent, Outcome
 from db.store import audit as record
 from db.store import models, people, reading, scoring, thresholds, worklist
 from db.store.connection import connect
-from db.store.sites import site_named
 from db.store.thresholds import LastNight
 from db.words import Exit, Role
 from producer import submission
 from producer.cli import group
-from workers import activation, copies, model_folders, workbench
+from workers import activation, model_folders, workbench
 from workers.trained_models import SUMS
 
 
@@ -586,7 +584,7 @@ def test_a_higher_threshold_takes_scans_off_the_list_and_the_same_one_changes_no
 
     assert (done.newly_flagged, done.no_longer_flagged) == (0, 1)
     assert (again.newly_flagged, again.no_longer_flagged) == (0, 0)
-    assert worklist.unread(db, site_ids={1}, model_id=model.id) == 2
+    assert len(worklist.unread_everywhere(db, model.id)) == 2
     assert len(thresholds.history(db, model.id)) == 2
 
 
@@ -638,57 +636,6 @@ def test_a_threshold_that_makes_no_sense_is_refused(house, words, why):
         run("threshold", "active", *words)
 
     assert models.active(house).threshold == 0.5
-
-
-# Pictures of scans that a later threshold flags
-
-
-@pytest.fixture
-def screened(house, tmp_path):
-    """A folder of two scans, scored below the threshold; the folder and the batch."""
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    for seed in (1, 2):
-        (scans / f"{seed}.png").write_bytes(builders.encoded(".png", builders.chest(seed=seed)))
-    batch = submission.submit(house, scans, site_name="local").batch_id
-    complete(house, claim(house), 0.4)
-    return scans, batch
-
-
-def pictures(db):
-    listed = worklist.page(db, site_ids={site_named(db, "local").id}, model_id=models.active(db).id)
-    return [derived_path(db.config.derived, item.key, "image") for item in listed]
-
-
-def test_newly_flagged_scans_get_the_pictures_that_scoring_did_not_keep(house, screened):
-    told = run("threshold", "active", "--set", "0.3", "--why", "more")
-
-    assert (told["set"]["newly_flagged"], told["set"]["pictures_made"], told["set"]["pictures_lacking"]) == (2, 2, [])
-    assert all(path.is_file() for path in pictures(house))
-    assert run("pictures") == {"made": 0, "lacking": []}
-
-
-def test_pictures_whose_originals_are_away_are_told_and_made_later(house, screened, tmp_path):
-    scans, _ = screened
-    scans.rename(tmp_path / "away")
-
-    told = run("threshold", "active", "--set", "0.3", "--why", "more")["set"]
-    (tmp_path / "away").rename(scans)
-    later = copies.make_copies(house, models.active(house).id)
-
-    assert (told["newly_flagged"], told["pictures_made"]) == (2, 0)
-    assert "2 not copied: root " in told["pictures_lacking"][0]
-    assert (later.made, later.lacking) == (2, {})
-
-
-def test_an_original_that_changed_is_not_shown_as_the_scan_that_was_scored(house, screened):
-    scans, _ = screened
-    (scans / "1.png").write_bytes(builders.encoded(".png", builders.chest(seed=9)))
-
-    told = run("threshold", "active", "--set", "0.3", "--why", "more")["set"]
-
-    assert told["pictures_made"] == 1
-    assert told["pictures_lacking"] == ["1 not copied: changed_since_submission"]
 
 
 # An imported model at work

@@ -21,6 +21,8 @@ CAUGHT = {
     "remainder_completed": "a_worker_is_told_to_stop",
     "remainder_held": "a_worker_is_told_to_stop",
     "flagged_by_chance": "quiet",
+    "flagged_and_not_listed": "quiet",
+    "listed_and_not_counted": "quiet",
     "one_token_for_all": "a_sleeper_wakes_with_wrong_results",
     "claim_not_exclusive": "two_workers_at_once",
     "claim_without_lease": "a_worker_is_killed",

@@ -1,9 +1,8 @@
-"""Scoring: a folder in, probabilities and distances out; heat maps that lie over the picture they explain."""
+"""Scoring: a folder in, probabilities, distances and heat maps out."""
 
 import os
 from pathlib import Path
 
-import cv2
 import keras
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from small_models import SIZE, offer_small, write_small
 
 from db.errors import ModelRefused
 from workers import networks, trained_models, weights
-from workers.preprocessing import Box, Evidence
-from workers.scoring import Scorer, head_gradient, heatmap_png
+from workers.scoring import Scorer, head_gradient
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +21,6 @@ def _small(monkeypatch):
 
 def pictures(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
-
-
-def decoded(png):
-    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def test_any_number_of_images_is_scored_in_order(tmp_path):
@@ -137,44 +131,6 @@ def test_a_heat_map_is_between_nothing_and_one_and_the_same_both_ways(tmp_path):
     assert heat.min() >= 0
     assert heat.max() in (0.0, 1.0)
     np.testing.assert_array_equal(heat, scorer.explain(pictures(1)[0]))
-
-
-def evidence(height, width, crop):
-    return Evidence(height, width, 0, 0, 0, 0, crop=Box(*crop), input_size=SIZE)
-
-
-def test_a_heat_map_lies_over_the_image_as_read_and_is_clear_outside_the_crop():
-    image = decoded(heatmap_png(np.ones((7, 7), np.float32), evidence(300, 200, (60, 10, 180, 180))))
-
-    assert image.shape == (300, 200, 4)
-    inside = np.zeros((300, 200), bool)
-    inside[60:240, 10:190] = True
-    assert (image[..., 3][inside] > 100).all()
-    assert (image[..., 3][~inside] == 0).all()
-
-
-def test_the_hottest_place_is_drawn_where_it_is():
-    heat = np.zeros((7, 7), np.float32)
-    heat[1, 5] = 1
-
-    image = decoded(heatmap_png(heat, evidence(700, 900, (0, 100, 700, 700))))
-
-    row, column = np.unravel_index(image[..., 3].argmax(), image.shape[:2])
-    assert 100 <= row < 200
-    assert 600 <= column < 700
-
-
-def test_a_heat_map_of_a_large_image_is_smaller_in_proportion():
-    image = decoded(heatmap_png(np.ones((7, 7), np.float32), evidence(4096, 3072, (512, 0, 3072, 3072))))
-
-    assert image.shape == (1024, 768, 4)
-    assert (image[130:890, 5:760, 3] > 100).all()
-
-
-def test_a_crop_of_a_thin_image_still_has_a_heat_map():
-    image = decoded(heatmap_png(np.ones((7, 7), np.float32), evidence(30_000, 64, (100, 0, 64, 64))))
-
-    assert max(image.shape) == 1024
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ def test_a_password_is_masked_may_be_pasted_and_is_left_to_password_managers():
         assert 'type="password"' in tag
         assert re.search(r'autocomplete="(current|new)-password"', tag)
         assert "maxlength" not in tag  # nothing is cut off
-    assert not any("onpaste" in page.read_text() or 'autocomplete="off"' in page.read_text() for page in pages())
+    assert not any("onpaste" in page.read_text() for page in pages())
 
 
 def test_signing_out_is_on_every_page_of_somebody_signed_in():

@@ -9,9 +9,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import Refused, Unknown
-from db.store import audit, models, people, worklist
+from db.store import audit, entries, models, people, worklist
 from db.store.sites import add_site, every_site, site_named
-from db.words import Role, Verdict
+from db.words import Role, Stage, Verdict
 
 IDLE, LONGEST = timedelta(minutes=15), timedelta(hours=12)
 
@@ -110,21 +110,21 @@ def test_a_disabled_user_is_out_at_once(db, reader):
 
 
 def test_a_review_is_appended_and_an_earlier_one_stays(db, reader, flagged):
-    people.add_review(db, flagged, reader=reader, verdict=Verdict.UNSURE, note="ask a colleague")
-    people.add_review(db, flagged, reader=reader, verdict=Verdict.DISMISS, note="")
+    entries.add_review(db, flagged, me=reader, stage=Stage.VERDICT, verdict=Verdict.UNSURE, note="ask a colleague")
+    entries.add_review(db, flagged, me=reader, stage=Stage.VERDICT, verdict=Verdict.DISMISS)
 
     assert [(one.verdict, one.note) for one in people.reviews(db, flagged)] == [
         ("dismiss", ""),
         ("unsure", "ask a colleague"),
     ]
     model = models.active(db).id
-    assert worklist.unread(db, site_ids=set(reader.site_ids), model_id=model) == 0
+    assert worklist.counts(db, me=reader, model_id=model).to_read == 0
 
 
 @pytest.mark.parametrize("table", ["reviews", "audit_events", "thresholds", "activations"])
 @pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET id = id + 1000"])
 def test_what_happened_cannot_be_changed_or_deleted(db, reader, flagged, table, statement):
-    people.add_review(db, flagged, reader=reader, verdict=Verdict.CONFIRM, note="")
+    entries.add_review(db, flagged, me=reader, stage=Stage.VERDICT, verdict=Verdict.CONFIRM)
 
     with pytest.raises(DBAPIError, match="append-only"), db.writing() as session:
         session.execute(text(statement.format(table)))

@@ -9,19 +9,20 @@ import cv2
 import numpy as np
 import pytest
 from conftest import STUB
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from db.errors import DatabaseUnreachable, DeviceUnsound
 from db.files import derived_path
+from db.schema import Entry, Outcome
 from db.store import golden, models, reading, recovery, scoring, thresholds, worklist
 from db.store.connection import connect
-from db.store.sites import every_site
+from db.store.sites import every_site, set_site
 from db.words import Cause, Kind, Reason
 from producer import submission
 from workers import engines, gate, tasks, trained_models
 from workers.decoding import DecoderPool
 from workers.golden import check, picture
-from workers.preprocessing import DEFAULT_BORDER, VERSION
+from workers.preprocessing import DEFAULT_BORDER, VERSION, prepare
 from workers.shift import LOAD_FOR, Loaded, Shift, limits, stopping_note
 from workers.two_stage import Margin, TwoStage
 
@@ -152,7 +153,7 @@ def test_a_patient_below_the_models_age_is_not_scored(night, tmp_path):
     assert night.outcomes()["adult.png"] == Kind.SCORED
 
 
-def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_keeps_nothing(night):
+def test_a_flagged_scan_keeps_a_lossless_copy_what_the_model_saw_and_a_heat_map_and_another_one_keeps_nothing(night):
     night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) > 150, 0.9, 0.1)
     bright = np.clip(builders.CHEST.astype(int) + 90, 0, 255).astype(np.uint8)
     night.scan("bright.png", content=builders.encoded(".png", bright))
@@ -161,13 +162,60 @@ def test_a_flagged_scan_keeps_a_lossless_copy_and_a_heat_map_and_another_one_kee
 
     night.work()
 
-    kept = [item.key for item in worklist.page(night.db, site_ids={1}, model_id=night.model.id)]
+    kept = [scan.key for scan in worklist.unread_everywhere(night.db, night.model.id)]
     assert len(kept) == 1
-    copy = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "image")), cv2.IMREAD_UNCHANGED)
-    heat = cv2.imread(str(derived_path(night.hand.config.derived, kept[0], "heat")), cv2.IMREAD_UNCHANGED)
+    copy, seen, heat = (
+        cv2.imread(str(derived_path(night.hand.config.derived, kept[0], kind)), cv2.IMREAD_UNCHANGED)
+        for kind in ("image", "input", "heat")
+    )
     assert np.array_equal(copy, bright)
+    assert np.array_equal(seen, prepare(bright, night.model.input_size)[0])
     assert heat.shape == (*bright.shape, 4)
-    assert len(list(night.hand.config.derived.rglob("*.png"))) == 2
+    assert len(list(night.hand.config.derived.rglob("*.png"))) == 3
+
+
+def test_an_outcome_says_how_its_copy_is_to_be_shown_whether_it_is_flagged_or_not(night):
+    night.device = lambda batch: np.full(len(batch), 0.1)
+    deep = {"BitsStored": 12, "HighBit": 11, "WindowCenter": 2000, "WindowWidth": 3000, "RescaleSlope": 2}
+    night.scan("deep.dcm", content=builders.dicom(builders.CHEST.astype(np.uint16) * 16, **deep, RescaleIntercept=-100))
+    night.submit()
+
+    night.work()
+
+    with night.db.reading() as session:
+        display = session.scalars(select(Outcome)).one().evidence["display"]
+    assert (display["bits"], display["slope"], display["intercept"]) == (12, 2, -100)
+    assert (display["low"], display["high"]) == (300, 1799.5)
+    assert display["spacing_kind"] == "detector"
+
+
+def test_a_drawn_scan_keeps_the_same_pictures_as_a_flagged_one_and_is_on_the_list_with_its_share(night):
+    set_site(night.db, "local", {"sample_share": 1.0}, by="test")
+    night.device = lambda batch: np.where(batch.mean(axis=(1, 2, 3)) > 150, 0.9, 0.1)
+    bright = np.clip(builders.CHEST.astype(int) + 90, 0, 255).astype(np.uint8)
+    night.scan("bright.png", content=builders.encoded(".png", bright))
+    night.scan("dark.png", content=builders.encoded(".png", builders.CHEST // 2))
+    night.submit()
+
+    night.work()
+
+    with night.db.reading() as session:
+        listed = session.execute(select(Entry.score, Entry.share).order_by(Entry.score)).all()
+    assert [(round(score, 3), share) for score, share in listed] == [(0.1, 1.0), (0.9, None)]
+    kept = [scan.key for scan in worklist.unread_everywhere(night.db, night.model.id)]
+    for key in kept:
+        assert all(derived_path(night.hand.config.derived, key, kind).is_file() for kind in ("image", "input", "heat"))
+    assert len(list(night.hand.config.derived.rglob("*.png"))) == 6
+
+
+def test_scans_are_drawn_by_chance_with_their_sites_share():
+    def drawn(share):
+        scan = scoring.WaitingScan(1, "k", "/", "p", None, None, sample_share=share)
+        return [tasks._draw(scan) for _ in range(2000)]
+
+    assert set(drawn(0.0)) == {None}
+    assert set(drawn(1.0)) == {1.0}
+    assert 350 < drawn(0.25).count(0.25) < 650  # 500, and more than seven deviations either way
 
 
 def test_an_engine_that_fails_over_one_scan_fails_that_one_alone(night):

@@ -20,6 +20,7 @@ from werkzeug.test import EnvironBuilder, run_wsgi_app
 from db.files import derived_path
 from workers import derived
 from workers.decoding import DecoderPool, Source
+from workers.heat import heatmap_png
 from workers.images import Limits
 from workers.preprocessing import prepare
 
@@ -112,7 +113,7 @@ def test_ten_thousand_ways_out_of_the_folder_of_pictures_lead_nowhere(room):
 
 
 @pytest.mark.parametrize("key", ["", "../../etc/passwd", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "/", "0" * 32 + "\0"])
-@pytest.mark.parametrize("kind", ["image", "heat"])
+@pytest.mark.parametrize("kind", ["image", "input", "heat"])
 def test_the_store_of_pictures_itself_takes_nothing_but_keys(tmp_path, key, kind):
     with pytest.raises(ValueError, match="not a scan's key"):
         derived_path(tmp_path, key, kind)
@@ -190,8 +191,6 @@ def test_a_picture_is_served_re_encoded_and_without_a_word_of_its_file(room, dec
 
 
 def test_a_heat_map_is_served_without_a_word_either(room):
-    from workers.scoring import heatmap_png  # loads TensorFlow: in the one test that needs it
-
     room.user()
     key = room.one()
     _, evidence = prepare(CHEST, 64)

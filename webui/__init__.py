@@ -5,17 +5,17 @@ import importlib
 from flask import Flask
 from flask.typing import ResponseReturnValue
 from flask_wtf import CSRFProtect
-from sqlalchemy import text
+from sqlalchemy import text as sql
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.routing import BaseConverter
 
 from db.settings import Settings, settings
 from db.store.audit import secret_file
 from db.store.connection import connect
-from webui import display, errors, guard, headers
+from webui import display, errors, guard, headers, navigation, text
 
 # A page is one module with a `bp`, one template and one name here.
-PAGES = ("auth", "worklist", "review", "batches", "account", "codes")
+PAGES = ("auth", "worklist", "review", "batches", "unscreened", "quality", "cases", "account", "codes", "sso")
 
 MOST_BYTES = 256 * 1024  # of a form: a note of 10,000 characters in any script
 
@@ -37,11 +37,14 @@ def create_app(config: Settings | None = None) -> Flask:
     headers.install(app, https=config.web_https)
     guard.install(app)
     CSRFProtect(app)
+    text.install(app)
     display.install(app)
     errors.install(app)
     app.add_url_rule("/health", view_func=health)
-    for name in PAGES:
-        app.register_blueprint(importlib.import_module(f"webui.{name}").bp)
+    pages = [importlib.import_module(f"webui.{name}") for name in PAGES]
+    for page in pages:
+        app.register_blueprint(page.bp)
+    navigation.install(app, pages)
     if config.web_https:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
     return app
@@ -51,7 +54,7 @@ def create_app(config: Settings | None = None) -> Flask:
 def health() -> ResponseReturnValue:
     """Whether the web process reaches its database; 503 when it does not."""
     with guard.database().reading() as session:
-        session.execute(text("SELECT 1"))
+        session.execute(sql("SELECT 1"))
     return "ok\n", {"Content-Type": "text/plain"}
 
 

@@ -8,8 +8,10 @@ from db.store import people
 from webui import limits, passwords, sessions
 from webui.codes import check_password
 from webui.guard import EVERYBODY, database, me, needs
+from webui.text import _
 
 bp = Blueprint("account", __name__)
+LINK = (_("Account"), EVERYBODY, 90)
 
 
 @bp.get("/account")
@@ -32,7 +34,7 @@ def change_password() -> ResponseReturnValue:
     except Refused as problem:
         return _page(problem=str(problem)), 400
     people.set_password(db, user.id, passwords.hash_password(new), by=user.name)
-    flash("Your password is changed; every other session of yours has ended.")
+    flash(_("Your password is changed; every other session of yours has ended."))
     response = redirect(url_for("account.index"), 303)
     sessions.start(db, user, response)
     return response
@@ -41,9 +43,9 @@ def change_password() -> ResponseReturnValue:
 def _check_new(old: str, new: str, again: str) -> None:
     """Raises Refused."""
     if new != again:
-        raise Refused("The two new passwords differ.")
+        raise Refused(_("The two new passwords differ."))
     if new == old:
-        raise Refused("The new password is the present one.")
+        raise Refused(_("The new password is the present one."))
     passwords.check_choice(new, me().name)
 
 

@@ -9,7 +9,7 @@ import click
 from db.errors import NightreadError, Refused
 from db.settings import settings
 from db.store import audit as record
-from db.store import codes, people
+from db.store import codes, links, people
 from db.store.chain import Head
 from db.store.connection import database
 from db.store.sites import every_site, site_named
@@ -32,13 +32,13 @@ def web(host: str | None, port: int | None) -> int:
 
 @click.group()
 def user() -> None:
-    """Who may sign in: add, list, grant, reset, disable."""
+    """Who may sign in: add, list, grant, link, reset, disable."""
 
 
 @user.command("add")
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.READER.value, show_default=True)
-@click.option("--site", "sites", multiple=True, help="A site whose scans a reader may open; may be repeated.")
+@click.option("--site", "sites", multiple=True, help="A site whose scans they work with; may be repeated.")
 @ask_option
 @as_json_option
 def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) -> None:
@@ -50,7 +50,7 @@ def add(name: str, role: str, sites: tuple[str, ...], ask: bool, as_json: bool) 
     people.add_user(db, name, role=Role(role), password_hash=hashed, site_ids=site_ids, by=_operator())
     told = {"user": name, "role": role, "sites": list(sites), "password": None if ask else password}
     _tell(told, as_json, f"{role} {name} may sign in{_with(password, ask)}")
-    if role == Role.READER and not sites:
+    if role != Role.ADMIN and not sites:
         click.echo(f"{name} has no site yet: `nightread user grant {name} --site NAME`", err=True)
 
 
@@ -67,6 +67,7 @@ def list_users(as_json: bool) -> None:
             "sites": sorted(names[site_id] for site_id in each.site_ids),
             "disabled": each.disabled_at.isoformat() if each.disabled_at else None,
             "codes": each.has_codes,
+            "subject": each.subject,
         }
         for each in people.users(db)
     ]
@@ -75,8 +76,8 @@ def list_users(as_json: bool) -> None:
         return
     for row in rows:
         state = "disabled" if row["disabled"] else "active"
-        door = "password and code" if row["codes"] else "password"
-        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {door:18} {', '.join(row['sites']) or '(no site)'}")
+        door = ("password and code" if row["codes"] else "password") + (", sso" if row["subject"] else "")
+        click.echo(f"{row['user']:20} {row['role']:8} {state:10} {door:22} {', '.join(row['sites']) or '(no site)'}")
 
 
 @user.command("grant")
@@ -84,12 +85,28 @@ def list_users(as_json: bool) -> None:
 @click.option("--site", "sites", multiple=True, required=True, help="A site; may be repeated.")
 @as_json_option
 def grant(name: str, sites: tuple[str, ...], as_json: bool) -> None:
-    """Let a reader open the scans of more sites."""
+    """Give a reader, arbiter or centre the scans of more sites."""
     db = database()
     known, found = people.user_named(db, name), [site_named(db, site) for site in sites]
     for site in found:
         people.give_site(db, known.id, site.id, by=_operator())
     _tell({"user": name, "sites": list(sites)}, as_json, f"{name} may open the scans of {', '.join(sites)}")
+
+
+@user.command("link")
+@click.argument("name")
+@click.option("--subject", default=None, metavar="SUB", help="As whom the identity provider knows them (claim `sub`).")
+@click.option("--none", "is_none", is_flag=True, default=False, help="Nobody comes in as them by single sign-on.")
+@as_json_option
+def link(name: str, subject: str | None, is_none: bool, as_json: bool) -> None:
+    """Let somebody in by single sign-on, or no longer; sessions of theirs end. Their password stays good."""
+    if (subject is None) != is_none:
+        raise click.UsageError("give --subject SUB, or --none")
+    db = database()
+    issuer = db.config.oidc_issuer
+    links.link(db, people.user_named(db, name).id, issuer=issuer, subject=subject, by=_operator())
+    told = f"{name} comes in as {subject!r} of {issuer}" if subject else f"nobody comes in as {name} by single sign-on"
+    _tell({"user": name, "issuer": issuer if subject else None, "subject": subject}, as_json, told)
 
 
 @user.command("disable")

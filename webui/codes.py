@@ -8,8 +8,10 @@ from db.store import codes
 from db.store.people import UserView
 from webui import limits, passwords, totp
 from webui.guard import EVERYBODY, database, enrols, me, needs
+from webui.text import _
 
 bp = Blueprint("codes", __name__)
+UNDER = "account"
 ISSUER = "nightread"
 
 
@@ -51,7 +53,7 @@ def confirm() -> ResponseReturnValue:
         return redirect(url_for("codes.index"), 303)
     step = totp.step_of(totp.app_for(web_key(), app.nonce), totp.tidy(request.form.get("code", "")))
     if step is None:
-        problem = "That is not the app's present code. Wait for its next one; the clock of the phone must be right."
+        problem = _("That is not the app's present code. Wait for its next one; the clock of the phone must be right.")
         return _page(is_begun=True, problem=problem), 400
     recovery = totp.new_recovery_codes()
     hashes = [totp.recovery_hash(code) for code in recovery]
@@ -76,10 +78,10 @@ def check_password(user: UserView, password: str) -> None:
     """Raises Refused for a wrong one, which counts as a failed sign-in, and after too many of them."""
     db, address = database(), request.remote_addr or "unknown"
     if limits.is_over(db, user.name, user, address):
-        raise Refused(f"Too many wrong passwords: wait {limits.MINUTES} minutes.")
+        raise Refused(_("Too many wrong passwords: wait %d minutes.") % limits.MINUTES)
     if not passwords.matches(user.password_hash, password):
         limits.note_failure(db, user.name, address)
-        raise Refused("The present password is not right.")
+        raise Refused(_("The present password is not right."))
 
 
 def web_key() -> bytes:
@@ -92,7 +94,7 @@ def _check_present_code(user: UserView) -> None:
     """An app is replaced only by who holds it, or one of its recovery codes. Raises Refused."""
     if user.has_codes and not accepts(user, request.form.get("code", "")):
         limits.note_failure(database(), user.name, request.remote_addr or "unknown")
-        raise Refused("The code of the present app is not right; each code is good once.")
+        raise Refused(_("The code of the present app is not right; each code is good once."))
 
 
 def _page(*, secret: str = "", address: str = "", recovery: list[str] | None = None, **shown: object) -> str:

@@ -7,6 +7,7 @@ from flask import Flask
 
 from db.store.reading import Totals, printable
 from db.words import CAUSE_MEANINGS, REASON_MEANINGS
+from webui.text import _
 
 SAMPLES = Path(__file__).parents[1] / "deploy" / "samples"
 MEANINGS = {str(code): text for table in (REASON_MEANINGS, CAUSE_MEANINGS) for code, text in table.items()}
@@ -15,11 +16,13 @@ MEANINGS = {str(code): text for table in (REASON_MEANINGS, CAUSE_MEANINGS) for c
 def install(app: Flask) -> None:
     """Make these available to the templates."""
     app.jinja_env.filters.update(
+        clock=clock,
         count="{:,}".format,
         code=lambda code: str(code).replace("_", " "),
         folder=folder,
-        meaning=lambda code: MEANINGS.get(str(code), ""),
+        meaning=meaning,
         moment=moment,
+        percent=percent,
         printable=printable,
         prose=prose,
         score=score,
@@ -35,14 +38,40 @@ def score(value: float) -> str:
     return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
 
 
+def percent(share: float) -> str:
+    """A share of 1 as a percentage, small ones with a place more."""
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"
+
+
 def moment(at: datetime) -> str:
     """A moment to the minute, in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def clock(at: datetime) -> str:
+    """A moment of today: the time alone, in UTC."""
+    return f"{at.astimezone(UTC):%H:%M} UTC"
+
+
+def estimate(seconds: float) -> str:
+    """About how long the rest takes, in words."""
+    minutes = seconds / 60
+    if minutes < 1:
+        return _("under a minute at your pace")
+    if minutes < 90:
+        return _("about %s min at your pace") % f"{minutes:.0f}"
+    return _("about %s h at your pace") % f"{minutes / 60:.1f}"
+
+
 def prose(text: str) -> str:
     """A note as it was typed, line by line; control and direction characters are shown, not obeyed."""
     return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def meaning(code: object) -> str:
+    """What a reason or cause means, in words; empty for anything else."""
+    text = MEANINGS.get(str(code), "")
+    return _(text) if text else ""
 
 
 def folder(root: str) -> str:
@@ -62,5 +91,7 @@ def time_left(totals: Totals) -> str:
         return ""
     minutes = totals.waiting * totals.seconds / ended / 60
     if minutes < 1:
-        return "under a minute left"
-    return f"about {minutes:.0f} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"
+        return _("under a minute left")
+    if minutes < 90:
+        return _("about %s min left") % f"{minutes:.0f}"
+    return _("about %s h left") % f"{minutes / 60:.1f}"

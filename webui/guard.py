@@ -20,6 +20,9 @@ View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 STATIC = "static"
 EVERYBODY = tuple(Role)
+READS = (Role.READER, Role.ARBITER)  # whose work is to read scans
+SEES = (*READS, Role.ADMIN)  # who may be shown a scan at all; an admin after opening its batch
+LISTS = (*READS, Role.CENTRE)  # who work with the scans of the sites that were given to them: a centre without pictures
 
 
 def install(app: Flask) -> None:
@@ -80,9 +83,14 @@ def my_sites() -> set[int]:
 
 
 def may_see(batch_id: int) -> bool:
-    """Whether the signed-in user may see the scans of a batch of theirs: a reader always, an admin only after opening
-    the batch in this session, with a reason (break-glass)."""
-    return me().role == Role.READER or openings.is_open(database(), batch_id, my_visit())
+    """Whether the signed-in user may see the scans of a batch of theirs: readers and arbiters always, an admin only
+    after opening the batch in this session, with a reason (break-glass), a centre never."""
+    return me().role in READS or openings.is_open(database(), batch_id, my_visit())
+
+
+def may_list(batch_id: int) -> bool:
+    """Whether the signed-in user may see the files of a batch of theirs and how each ended: also its centre."""
+    return me().role in LISTS or may_see(batch_id)
 
 
 def _refuse_foreign_names() -> None:
@@ -128,7 +136,8 @@ def _admit() -> ResponseReturnValue | None:
     g.visit, g.user = visit, visit.user
     if view is not None and visit.user.role not in getattr(view, "roles", ()):
         abort(403)
-    if database().config.require_totp and not visit.user.has_codes and not getattr(view, "enrols", False):
+    has_second = visit.user.has_codes or visit.second_factor
+    if database().config.require_totp and not has_second and not getattr(view, "enrols", False):
         return _ask_to_enrol()
     return None
 

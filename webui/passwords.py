@@ -9,6 +9,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 
 from db.errors import Refused
 from webui import easy
+from webui.text import _
 
 LEAST_CHARACTERS = 15
 MOST_CHARACTERS = 256  # bounds the work of one attempt
@@ -44,11 +45,11 @@ def needs_rehash(password_hash: str) -> bool:
 def check_choice(password: str, name: str) -> None:
     """Raises Refused, saying what to change, for a password that is too short, too long or too easy."""
     if len(password) < LEAST_CHARACTERS:
-        raise Refused(f"A password needs at least {LEAST_CHARACTERS} characters; three unrelated words will do.")
+        raise Refused(_("A password needs at least %d characters; three unrelated words will do.") % LEAST_CHARACTERS)
     if len(password) > MOST_CHARACTERS:
-        raise Refused(f"A password may have at most {MOST_CHARACTERS} characters.")
+        raise Refused(_("A password may have at most %d characters.") % MOST_CHARACTERS)
     if easy.is_easy(password, name):
-        raise Refused("That password is easy to guess: leave out your name, common words, rows of keys and repeats.")
+        raise Refused(_("That password is easy to guess: leave out your name, common words, rows of keys and repeats."))
 
 
 @cache

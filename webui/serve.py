@@ -3,6 +3,7 @@
 import logging
 import sys
 import traceback
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -57,6 +58,7 @@ def serve(config: Settings) -> int:
     a TLS proxy stands before it, and DatabaseUnreachable where the database is not ready."""
     refuse_open_door(config)
     insist_on_tables(config)
+    insist_on_sign_on(config)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     try:
         Service(config).run()
@@ -82,6 +84,15 @@ def insist_on_tables(config: Settings) -> None:
             raise DatabaseUnreachable("the database was not set up by this version: run `nightread init`")
     finally:
         db.engine.dispose()  # nothing of it may cross the fork
+
+
+def insist_on_sign_on(config: Settings) -> None:
+    """Raises Refused where an identity provider is configured that we have no means to speak to."""
+    if config.oidc_issuer and not (config.oidc_client_id and find_spec("authlib") and find_spec("requests")):
+        raise Refused(
+            "NIGHTREAD_OIDC_ISSUER is set: single sign-on needs NIGHTREAD_OIDC_CLIENT_ID and the extra `sso`"
+            " (pip install 'nightread[sso]')"
+        )
 
 
 def _options(config: Settings) -> dict[str, Any]:

@@ -20,12 +20,22 @@ def cookie_name(config: Settings) -> str:
     return "__Host-nightread" if config.web_https else "nightread"
 
 
-def start(db: Database, user: UserView, response: Response, *, awaits_code: bool = False) -> None:
+def start(
+    db: Database,
+    user: UserView,
+    response: Response,
+    *,
+    awaits_code: bool = False,
+    sso: bool = False,
+    second_factor: bool = False,
+) -> None:
     """Begin a session under a fresh token; whatever token the browser came with ends. One that `awaits_code` opens
-    nothing but the page that asks for the one-time password."""
+    nothing but the page that asks for the one-time password. `sso`: an identity provider signed them in."""
     end(db, by=user.name)
     token = secrets.token_urlsafe(32)
-    people.start_session(db, user.id, _digest(token), by=user.name, awaits_code=awaits_code)
+    people.start_session(
+        db, user.id, _digest(token), by=user.name, awaits_code=awaits_code, sso=sso, second_factor=second_factor
+    )
     response.set_cookie(
         cookie_name(db.config),
         token,

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 from db.errors import RootUnavailable, UnreadableImage
 from db.files import open_beneath
 from db.words import Reason
-from workers.images import Image, Limits, as_png, read, to_grey8
+from workers.images import Limits, as_png, read, review, to_grey8
 from workers.preprocessing import Border, prepare
 
 _BLOCK = 2**20
@@ -127,11 +127,13 @@ def _require_answer(root: Path) -> None:
 
 def _decode(order: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[str, Any], bytes]:
     started = time.perf_counter()
-    image: Image = read(data, limits)
     if order["do"] == "review_copy":
-        return {}, as_png(image)
+        return {}, as_png(review(data, limits))
+    image = read(data, limits)
     pixels, evidence = prepare(to_grey8(image), order["size"], Border(**order["border"]), order["mode"])
-    return {"evidence": asdict(evidence), "seconds": time.perf_counter() - started}, pixels.tobytes()
+    display = image.display.as_json() if image.display else None
+    told = {"evidence": asdict(replace(evidence, display=display)), "seconds": time.perf_counter() - started}
+    return told, pixels.tobytes()
 
 
 if __name__ == "__main__":

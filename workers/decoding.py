@@ -25,6 +25,7 @@ import numpy as np
 from db.errors import DecodersUnavailable, RootUnavailable, UnreadableImage
 from db.words import Reason
 from workers.images import Limits
+from workers.images.display import checked
 from workers.preprocessing import DEFAULT_BORDER, Border, Box, Evidence, Mode, Pixels
 
 START_SECONDS = 60.0
@@ -113,11 +114,10 @@ class DecoderPool:
         """
         head, body = self._ask({"do": "prepare", "size": size, "border": asdict(border), "mode": mode}, source)
         pixels = np.frombuffer(body, np.uint8).reshape(size, size)
-        evidence = Evidence(**{**head["evidence"], "crop": Box(*head["evidence"]["crop"])})
-        return Prepared(pixels, evidence, float(head["seconds"]))
+        return Prepared(pixels, _evidence(head["evidence"]), float(head["seconds"]))
 
     def review_copy(self, source: Source) -> bytes:
-        """The picture as `images.as_png` keeps it for readers. Raises as `prepare` does."""
+        """The picture's own samples (`images.review`) as `images.as_png` keeps them. Raises as `prepare` does."""
         return self._ask({"do": "review_copy"}, source)[1]
 
     def _ask(self, order: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]:
@@ -161,6 +161,11 @@ class DecoderPool:
             if kept is None and decoder is not None:
                 decoder.kill()
             self._idle.put(kept)
+
+
+def _evidence(said: dict[str, Any]) -> Evidence:
+    """What was cut, as a decoder says; how to show the copy only where that is in bounds."""
+    return Evidence(**{**said, "crop": Box(*said["crop"]), "display": checked(said.get("display"))})
 
 
 def _most_bytes(order: dict[str, Any], limits: Limits) -> int:

@@ -161,12 +161,13 @@ def threshold(
 @click.argument("wanted", metavar="[MODEL]", required=False)
 @JSON
 def pictures(wanted: str | None, is_json: bool) -> int:
-    """Copy the pictures that flagged, unread scans lack, because a later threshold flagged them. Works twice."""
+    """Make the pictures that flagged, unread scans lack, because a later threshold flagged them: a review copy and what
+    the model saw. Heat maps are drawn only while scoring. Works twice."""
     db = database()
     chosen = store.registered(db) if wanted is None else [store.named(db, wanted)]
     done = [_copied(db, model) for model in chosen]
     made, lacking = sum(one.made for one in done), [line for one in done for line in _lacking(one)]
-    _tell({"made": made, "lacking": lacking}, is_json, "\n".join([f"{made:,} review copies made", *lacking]))
+    _tell({"made": made, "lacking": lacking}, is_json, "\n".join([f"pictures of {made:,} scans made", *lacking]))
     return Exit.PARTIAL if lacking else Exit.DONE
 
 
@@ -281,7 +282,8 @@ def _copied(db: Database, model: ModelView) -> Copies:
 
 
 def _lacking(copies: Copies) -> list[str]:
-    return [f"{count:,} not copied: {why}" for why, count in copies.lacking.items()]
+    blind = [f"none of what the model saw: {copies.blind}"] if copies.blind else []
+    return [*(f"{count:,} not copied: {why}" for why, count in copies.lacking.items()), *blind]
 
 
 def _address(model: ModelView) -> str:

@@ -6,7 +6,7 @@ Training and scoring both call `prepare`: a model is never served through other 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -80,6 +80,7 @@ class Evidence:
     right: int
     crop: Box  # the square that was resized
     input_size: int
+    display: dict[str, Any] | None = None  # how the review copy is to be shown (images/display.py), for the viewer
 
 
 DEFAULT_BORDER = Border()

@@ -1,34 +1,26 @@
 """Load a trained model once; predict; explain. Its preprocessing happened before, in the decoder processes."""
 
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, overload
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from db.errors import ModelRefused
 from workers import engines, gate, parity, trained_models, weights
-from workers.preprocessing import Evidence
+from workers.heat import Grid, Heat
 from workers.trained_models import TrainedModel
 from workers.two_stage import TwoStage
 
-Heat = NDArray[np.float32]  # h x w of the last map, 0-1: how much each place raised the score
 Layers = Mapping[str, NDArray[np.float32]]
-
-# A heat map has 7 x 7 places: more pixels than this on the longest side would only cost storage.
-LONGEST_SIDE = 1024
-OPACITY = 0.6
-SHADES = 48  # more cannot be told apart; plain areas compress to less than half the bytes
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image: `score` 0-1 over the flag classes, `distance` from chest X-rays."""
+    """What the model says of one image: `score` 0-1 over the flag classes, `distance` from chest X-rays; `grid`: where
+    the last map's places lie, None where they are spread evenly."""
 
     score: float
     class_scores: dict[str, float]
@@ -36,6 +28,7 @@ class Prediction:
     is_chest: bool
     last_map: NDArray[np.float32]
     gradient: NDArray[np.float32]
+    grid: Grid | None = None
     # Of two stages, which one this is (as `describe` gives it), and what the first one had said; else neither.
     made_by: dict[str, str] | None = None
     first_score: float | None = None
@@ -129,6 +122,14 @@ class Scorer:
         """The distance up to which a picture counts as a chest X-ray."""
         return self.model.gate.limit
 
+    @property
+    def grid(self) -> Grid | None:
+        """Where the last map's places lie in the input."""
+        from workers import networks  # loads Keras: only once the engine has said what Keras computes with
+
+        design = networks.ARCHITECTURES.get(self.model.architecture)
+        return Grid(*design.map_grid) if design and design.map_grid else None
+
     def describe(self) -> dict[str, str]:
         """Name engine, precision and device."""
         return engines.of(self.engine).describe(self.engine)
@@ -162,6 +163,7 @@ class Scorer:
                 is_chest=bool(distance <= self.gate_limit),
                 last_map=last_map,
                 gradient=gradient,
+                grid=self.grid,
             )
             for score, row, distance, last_map, gradient in zip(
                 scores, outputs.class_scores, distances, outputs.last_map, gradients, strict=True
@@ -207,47 +209,3 @@ def _softmax(logits: NDArray[np.floating]) -> NDArray[np.floating]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: NDArray[np.floating] = powers / powers.sum(axis=1, keepdims=True)
     return shares
-
-
-def heatmap_png(heat: Heat, evidence: Evidence) -> bytes:
-    """Draw a heat map as a PNG with transparency that lies exactly over the image as read (and its review copy).
-
-    It has that image's shape, shrunk in proportion where the longest side would pass LONGEST_SIDE, so that a page
-    that stretches both to one rectangle needs no arithmetic. Outside the square the model saw it is transparent.
-    """
-    shrink = min(1.0, LONGEST_SIDE / max(evidence.height, evidence.width))
-    canvas = np.zeros((_scaled(evidence.height, shrink), _scaled(evidence.width, shrink)), np.float32)
-    top, left, height, width = evidence.crop
-    rows = slice(_scaled(top, shrink, least=0), min(_scaled(top + height, shrink), len(canvas)))
-    columns = slice(_scaled(left, shrink, least=0), min(_scaled(left + width, shrink), canvas.shape[1]))
-    target = canvas[rows, columns]
-    target[:] = np.clip(cv2.resize(heat, target.shape[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)
-    return _encode(canvas)
-
-
-def _scaled(length: int, shrink: float, *, least: int = 1) -> int:
-    return max(least, round(length * shrink))
-
-
-def _encode(canvas: NDArray[np.float32]) -> bytes:
-    """One byte a pixel and a palette with transparency (PNG, sections 11.2 and 11.3): four times less to compress."""
-    shades = np.rint(canvas * SHADES).astype(np.uint8)
-    lines = np.zeros((len(shades), shades.shape[1] + 1), np.uint8)  # each line begins with its filter: none
-    lines[:, 1:] = shades
-    head = struct.pack(">IIBBBBB", shades.shape[1], len(shades), 8, 3, 0, 0, 0)
-    parts = ((b"IHDR", head), *_PALETTE, (b"IDAT", zlib.compress(lines.tobytes(), 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in parts)
-
-
-def _palette() -> tuple[tuple[bytes, bytes], ...]:
-    levels = np.arange(SHADES + 1) / SHADES * 255
-    blue_green_red = cv2.applyColorMap(levels.astype(np.uint8)[:, None], cv2.COLORMAP_INFERNO)
-    alpha = (levels * OPACITY).astype(np.uint8)
-    return (b"PLTE", blue_green_red[:, 0, ::-1].tobytes()), (b"tRNS", alpha.tobytes())
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-_PALETTE = _palette()

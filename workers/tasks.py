@@ -2,6 +2,7 @@
 prepared. Nothing here decides what counts: the ledger does."""
 
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from workers.scoring import Prediction
 
 log = logging.getLogger(__name__)
+_random = secrets.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def _finished(hand: Shift, claim: Claim, scored: "Sequence[Future[Result]]") -> 
 def score_slice(
     hand: Shift, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], keepers: ThreadPoolExecutor
 ) -> "list[Future[Result]]":
-    """Predict some scans at once; `keepers` write the pictures of flagged ones while the device goes on. An engine
+    """Predict some scans at once; `keepers` write the pictures of what will be read while the device goes on. An engine
     that fails over several is asked one by one, so that one scan cannot spoil its neighbours. Raises DeviceUnsound
     where the golden image fails, too: then the engine is broken, and no scan is to blame."""
     started = time.perf_counter()
@@ -261,9 +263,10 @@ def _result(
     if not prediction.is_chest:
         detail = f"distance {prediction.distance:.3f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.3f}"
         return Rejected(scan.id, Reason.NOT_CHEST, detail)
-    if prediction.score >= loaded.view.threshold:
+    drawn = _draw(scan)
+    if drawn is not None or prediction.score >= loaded.view.threshold:
         try:
-            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded.evidence, prediction)
+            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded, prediction)
         except UnreadableImage as error:  # gone or changed since it was decoded
             return Rejected(scan.id, error.code, error.detail)
     return Scored(
@@ -272,6 +275,7 @@ def _result(
         class_scores=prediction.class_scores,
         evidence=asdict(decoded.evidence) | _first_stage(prediction),
         seconds=share + decoded.seconds,
+        share=drawn,
         holds_from=prediction.holds_from,
         **(prediction.made_by or loaded.scorer.describe()),
     )
@@ -280,6 +284,12 @@ def _result(
 def _first_stage(prediction: "Prediction") -> dict[str, float]:
     """For the record of an outcome that the second stage decided: what the first one had said."""
     return {} if prediction.first_score is None else {"int8_score": prediction.first_score}
+
+
+def _draw(scan: WaitingScan) -> float | None:
+    """The share with which this scan was drawn for reading, should it be cleared; None: it was not. Drawn whatever its
+    score: which threshold rules is only known when the chunk is completed."""
+    return scan.sample_share if _random.random() < scan.sample_share else None
 
 
 def _failed(scan: WaitingScan, error: Exception) -> Failed:

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ARRAY, Column, ColumnElement, Dialect, Table, any_, func, literal, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session
 
 # Rows in one statement: few enough for PostgreSQL's 65,535 parameters, and so many that SQLite works through them
 # in C, without the interpreter lock, while other threads read files.
@@ -28,6 +29,12 @@ def among(session: Session, column: InstrumentedAttribute[Any], values: Sequence
     if session.connection().dialect.name == "sqlite":
         return column.in_(select(func.json_each(json.dumps(values)).table_valued("value").c.value))
     return column == any_(literal(values, ARRAY(column.type)))
+
+
+def insert_into(session: Session, table: type[DeclarativeBase]) -> sqlite.Insert | postgresql.Insert:
+    """INSERT that can say what to do where the row is there already."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    return sqlite.insert(table) if is_sqlite else postgresql.insert(table)
 
 
 @lru_cache(1024)

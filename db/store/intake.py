@@ -67,7 +67,7 @@ def add_page(db: Database, submission: Submission, files: Sequence[FoundFile]) -
     before under another name is rejected as duplicate, the rest is cut into waiting chunks. The open batch of
     this folder takes them; there is one as soon as one file is new."""
     with db.writing() as session:
-        session.get_one(Site, submission.site_id, with_for_update=True)  # one intake a site at a time
+        _alone(session, submission.site_id)
         earlier = _earlier(session, submission, files)
         registered = _in_open_batch(session, submission, files) if submission.resumes else set()
         new = [
@@ -89,7 +89,7 @@ def seal(db: Database, submission: Submission) -> int:
         Batch.trained_model_id == submission.trained_model_id,
     )
     with db.writing() as session:
-        session.get_one(Site, submission.site_id, with_for_update=True)
+        _alone(session, submission.site_id)
         batch = session.scalar(select(Batch).where(*same).order_by(Batch.id.desc()).limit(1))
         if batch is None:
             batch = session.get_one(Batch, _open_batch(session, submission))
@@ -152,6 +152,11 @@ def _earlier(session: Session, submission: Submission, files: Iterable[FoundFile
     for sha256, root, path in rows:
         found.setdefault(sha256, []).append(_Sent(root, path))
     return found
+
+
+def _alone(session: Session, site_id: int) -> None:
+    """One intake a site at a time. Rows that refer to the site, as a worker's entries do, may come meanwhile."""
+    session.get_one(Site, site_id, with_for_update={"key_share": True})
 
 
 def _is_known(found: FoundFile, earlier: Earlier, root: str) -> bool:

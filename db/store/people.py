@@ -7,11 +7,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db.errors import Refused, Unknown
-from db.schema import AuditEvent, Authenticator, Review, Scan, Site, User, UserSite, WebSession
+from db.schema import AuditEvent, Authenticator, Review, Site, User, UserSite, WebSession
 from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.reading import ReviewView
-from db.words import Role, Verdict
+from db.words import Role
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class UserView:
     disabled_at: datetime | None
     site_ids: frozenset[int]
     has_codes: bool  # sign-in asks for a one-time password, too
+    subject: str | None = None  # as whom single sign-on knows them: issuer and subject
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Visit:
 
     session_id: int
     user: UserView
+    second_factor: bool = False  # which the identity provider asked for and vouched for
 
 
 def add_user(db: Database, name: str, *, role: Role, password_hash: str, site_ids: set[int], by: str) -> int:
@@ -68,7 +70,8 @@ def user_named(db: Database, name: str) -> UserView:
         app = (Authenticator.confirmed_at.is_not(None), Authenticator.removed_at.is_(None))
         enrolled = select(Authenticator.id).where(Authenticator.user_id == user.id, *app)
         has_codes = session.scalar(enrolled.limit(1)) is not None
-        return UserView(user.id, user.name, Role(user.role), user.password_hash, user.disabled_at, site_ids, has_codes)
+        known = (user.id, user.name, Role(user.role), user.password_hash, user.disabled_at)
+        return UserView(*known, site_ids, has_codes, user.subject)
 
 
 def set_password(db: Database, user_id: int, password_hash: str, *, by: str) -> None:
@@ -109,14 +112,25 @@ def disable_user(db: Database, user_id: int, *, by: str) -> None:
         record(session, by, "user_disabled", f"user {user_id}")
 
 
-def start_session(db: Database, user_id: int, token_sha256: str, *, by: str, awaits_code: bool = False) -> None:
-    """Begin a signed-in session, or one that only waits for a one-time password; the token is kept as a hash."""
+def start_session(
+    db: Database,
+    user_id: int,
+    token_sha256: str,
+    *,
+    by: str,
+    awaits_code: bool = False,
+    sso: bool = False,
+    second_factor: bool = False,
+) -> None:
+    """Begin a signed-in session, or one that only waits for a one-time password; the token is kept as a hash. `sso`:
+    an identity provider signed them in, and with a `second_factor`, where it vouches for one."""
     with db.writing() as session:
         moment = now()
         begun = WebSession(token_sha256=token_sha256, user_id=user_id, created_at=moment, seen_at=moment)
-        begun.awaits_code = awaits_code
+        begun.awaits_code, begun.second_factor = awaits_code, second_factor
         session.add(begun)
-        record(session, by, "password_accepted" if awaits_code else "signed_in", f"user {user_id}")
+        action = "password_accepted" if awaits_code else "signed_in"
+        record(session, by, action, f"user {user_id}", {"sso": True} if sso else {})
 
 
 def visit(
@@ -150,8 +164,9 @@ def _visit(
         if row.seen_at < now() - idle or row.created_at < now() - longest:
             return None
         session_id, seen, name = row.id, row.seen_at, session.get_one(User, row.user_id).name
+        second_factor = row.second_factor
     user = user_named(db, name)
-    return None if user.disabled_at else (Visit(session_id, user), seen)
+    return None if user.disabled_at else (Visit(session_id, user, second_factor), seen)
 
 
 def end_session(db: Database, token_sha256: str, *, by: str) -> None:
@@ -185,23 +200,12 @@ def recent_events(
         return session.scalar(select(func.count()).where(*same)) or 0
 
 
-def add_review(db: Database, scan_id: int, *, reader: UserView, verdict: Verdict, note: str) -> int:
-    """Append a reader's verdict; nothing earlier is changed."""
-    with db.writing() as session:
-        session.get_one(Scan, scan_id)
-        review = Review(scan_id=scan_id, reader_id=reader.id, verdict=verdict, note=note, at=now())
-        session.add(review)
-        session.flush()
-        record(session, reader.name, "reviewed", f"scan {scan_id}", {"verdict": verdict, "review": review.id})
-        return review.id
-
-
 def reviews(db: Database, scan_id: int) -> list[ReviewView]:
-    """The reviews of a scan, newest first."""
+    """Every review of a scan, newest first; for records. Who reads sees what `entries.entry` gives."""
     with db.reading() as session:
         joined = select(User.name, Review).join(User, Review.reader_id == User.id)
         rows = session.execute(joined.where(Review.scan_id == scan_id).order_by(Review.id.desc()))
-        return [ReviewView(name, row.verdict, row.note, row.at) for name, row in rows]
+        return [ReviewView.of(row, name) for name, row in rows]
 
 
 def _end_sessions(session: Session, user_id: int) -> None:

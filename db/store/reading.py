@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.errors import Unknown
-from db.schema import Batch, Outcome, Scan, Site, TrainedModel, Worker
+from db.schema import Batch, Outcome, Review, Scan, Site, TrainedModel, Worker
 from db.store.connection import Database, epoch_now, now
 from db.store.heartbeats import WORKER_GONE_SECONDS
 from db.store.scoring import current_outcome
-from db.words import Kind
+from db.words import Kind, Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,24 @@ class ScanView:
 
 @dataclass(frozen=True)
 class ReviewView:
+    """What a reader said of a scan; `saw_score`, `saw_others`: whether the machine's score and other readers' verdicts
+    were before them then."""
+
+    id: int
     reader: str
-    verdict: str
+    stage: Stage
+    verdict: Verdict
+    findings: tuple[str, ...]
     note: str
     at: datetime
+    saw_score: bool
+    saw_others: bool
+
+    @classmethod
+    def of(cls, row: Review, reader: str) -> "ReviewView":
+        """A row with its reader's name."""
+        said = Stage(row.stage), Verdict(row.verdict), tuple(row.findings or ())
+        return cls(row.id, reader, *said, row.note, row.at, row.saw_score, row.saw_others)
 
 
 @dataclass(frozen=True)

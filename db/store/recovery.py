@@ -57,7 +57,7 @@ def free_expired(db: Database) -> Swept:
 def retry_failed(db: Database, batch_id: int, *, by: str) -> int:
     """Let a batch's failed scans wait again under the next generation, on record; how many there were."""
     with db.writing() as session:
-        batch = session.get_one(Batch, batch_id, with_for_update=True)
+        batch = session.get_one(Batch, batch_id, with_for_update={"key_share": True})
         failed = session.scalars(
             select(Scan)
             .join(Outcome, current_outcome(batch.trained_model_id))
@@ -69,6 +69,18 @@ def retry_failed(db: Database, batch_id: int, *, by: str) -> int:
         if failed:
             record(session, by, "batch_retried", f"batch {batch_id}", {"scans": len(failed)})
         return len(failed)
+
+
+def retry_scan(session: Session, scan: Scan, *, by: str) -> bool:
+    """Let one failed scan wait again under the next generation, on record, inside a running transaction; False where
+    it did not fail."""
+    batch = session.get_one(Batch, scan.batch_id, with_for_update={"key_share": True})
+    outcome = select(Outcome.kind).join(Scan, current_outcome(batch.trained_model_id)).where(Scan.id == scan.id)
+    if session.scalar(outcome) != Kind.FAILED:
+        return False
+    _rewait(session, batch, [scan])
+    record(session, by, "batch_retried", f"batch {batch.id}", {"scans": 1})
+    return True
 
 
 def _is_alone(db: Database, session: Session) -> bool:

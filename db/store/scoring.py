@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.orm import Session
 
-from db.schema import Batch, Chunk, Outcome, Scan
+from db.schema import Batch, Chunk, Outcome, Scan, Site
+from db.store import enlisting
 from db.store.connection import Database, epoch_now, now
 from db.store.models import held_threshold
 from db.words import PROTOCOL, Cause, Kind, Reason
@@ -21,7 +22,8 @@ NOBODY = 0  # a breadcrumb between two scans: who dies now blames none
 
 @dataclass(frozen=True)
 class WaitingScan:
-    """A scan to be scored; `path` is relative to `root`, `age` in years where it is known."""
+    """A scan to be scored; `path` is relative to `root`, `age` in years where it is known. `sample_share` is the
+    probability (0 to 1) with which its site has it drawn for reading should it be cleared."""
 
     id: int
     key: str
@@ -29,6 +31,7 @@ class WaitingScan:
     path: str
     sha256: str | None
     age: float | None
+    sample_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Scored:
-    """A probability (0 to 1) with what made it; `seconds` is the scan's share of the work. Under a threshold below
-    `holds_from` it would have been looked at again at float32, so there it does not stand."""
+    """A probability (0 to 1) with what made it; `seconds` is the scan's share of the work. `share` is the probability
+    with which it was drawn for reading even if it is cleared; None: it was not. Under a threshold below `holds_from` it
+    would have been looked at again at float32, so there it does not stand."""
 
     scan_id: int
     score: float
@@ -56,6 +60,7 @@ class Scored:
     precision: str
     device: str
     seconds: float
+    share: float | None = None
     holds_from: float | None = None
 
 
@@ -139,8 +144,9 @@ def renew(db: Database, claim: Claim, *, lease_seconds: float, breadcrumb: int |
 
 
 def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> bool:
-    """Write the outcomes in one transaction, only where the claim still holds. Scans of the chunk without a
-    result go back to waiting, at no cost to their attempts. False when the claim was lost (nothing is written)."""
+    """Write the outcomes, and the worklist entries of what is to be read, in one transaction, only where the claim
+    still holds. Scans of the chunk without a result go back to waiting, at no cost to their attempts. False when the
+    claim was lost (nothing is written)."""
     with db.writing() as session:
         chunk = session.scalar(select(Chunk).where(*_held(claim)).with_for_update())
         if chunk is None:
@@ -148,9 +154,12 @@ def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> boo
         threshold = held_threshold(session, claim.trained_model_id)
         results = [result for result in results if _stands(result, threshold)]
         generations = generations_of(session, claim.chunk_id)
-        session.add_all(
+        outcomes = [
             outcome_of(result, claim.trained_model_id, threshold, generations[result.scan_id]) for result in results
-        )
+        ]
+        session.add_all(outcomes)
+        drawn = {result.scan_id: result.share for result in results if isinstance(result, Scored)}
+        enlisting.enlist(session, claim.batch_id, outcomes, drawn)
         let_go(chunk)
         if len(results) == len(claim.scans):
             chunk.completed_at = now()
@@ -202,8 +211,9 @@ def _rowcount(result: Any) -> int:
 
 def waiting_scans(session: Session, chunk_id: int) -> tuple[WaitingScan, ...]:
     """The scans of a chunk that have no outcome yet, inside a running transaction."""
-    columns = select(Scan.id, Scan.key, Batch.root, Scan.path, Scan.sha256, Scan.age)
-    rows = session.execute(columns.join(Batch).where(*_waits(chunk_id)).order_by(Scan.id))
+    columns = select(Scan.id, Scan.key, Batch.root, Scan.path, Scan.sha256, Scan.age, Site.sample_share)
+    joined = columns.join(Batch, Scan.batch_id == Batch.id).join(Site, Batch.site_id == Site.id)
+    rows = session.execute(joined.where(*_waits(chunk_id)).order_by(Scan.id))
     return tuple(WaitingScan(*row) for row in rows)
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Outcome, Scan, Threshold, TrainedModel
+from db.store import enlisting
 from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.models import ruling_threshold
@@ -68,8 +69,8 @@ def last_night(db: Database, model_id: int) -> LastNight:
 
 
 def set_threshold(db: Database, model_id: int, value: float, *, why: str, by: str) -> Recomputed:
-    """Append a threshold (0 to 1) and recompute `flagged` of every stored outcome of the model, in one recorded
-    transaction; nothing happens where that threshold rules already."""
+    """Append a threshold (0 to 1) and recompute `flagged` of every stored outcome of the model and its worklist, in one
+    recorded transaction; nothing happens where that threshold rules already."""
     with db.writing() as session:
         # Workers hold this row while they complete a chunk: none completes between the reading and the writing.
         session.execute(select(TrainedModel.id).where(TrainedModel.id == model_id).with_for_update())
@@ -95,4 +96,5 @@ def _recompute(session: Session, model_id: int, value: float, *, before: float) 
     if value != before:
         changed = update(Outcome).where(*scored).values(flagged=should_be, threshold=value)
         session.execute(changed.execution_options(synchronize_session=False))
+        enlisting.reconsider(session, model_id)
     return Recomputed(before, total, newly, no_longer)

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import psycopg
 
-from deploy.drill import canaries, doorbell
+from deploy.drill import canaries, doorbell, listed
 from deploy.drill.runs import Expected, ExpectedOutcome, Run, Violation
 
 ALIKE = 1e-6  # between a score and the oracle's: a float32 on its way through JSON and a column keeps more
@@ -76,6 +76,7 @@ QUESTIONS: dict[type[Any], str] = {
     Batch: "SELECT b.id, s.name, root, trained_model_id, sealed_at FROM batches b JOIN sites s ON s.id = b.site_id",
     Chunk: "SELECT id, batch_id, token, lease_until, completed_at FROM chunks",
     Event: "SELECT id, at, actor, action, object, detail, hash FROM audit_events ORDER BY id",
+    **listed.QUESTIONS,
 }
 NEWEST = "SELECT id, hash FROM audit_events ORDER BY id DESC LIMIT 1"
 # What people and machines read of the night outside a scan's own rows: no patient belongs there.
@@ -113,6 +114,7 @@ def audit(run: Run) -> list[Violation]:
         "D": doorbell.flaws(run.queue_socket),
         "E": _on_record(books, run),
         "F": _silent(books, run),
+        "G": listed.flaws(books.rows[listed.Entry], books.rows[listed.Count], _scored(books)),
     }
     return [violation for check, said in checks.items() for violation in _shown(check, list(said))]
 
@@ -287,6 +289,15 @@ def _moment(at: Any) -> str:
 
 def _detail(event: Event) -> Any:
     return json.loads(event.detail) if isinstance(event.detail, str) else event.detail
+
+
+def _scored(books: Books) -> dict[int, tuple[int, float, bool]]:
+    return {
+        scan.id: (scan.batch_id, one.score, bool(one.flagged))
+        for scan in books.rows[Scan]
+        for one in books.outcomes[scan.id]
+        if one.kind == "scored" and one.score is not None
+    }
 
 
 def _silent(books: Books, run: Run) -> Iterator[str]:

@@ -121,6 +121,16 @@ def flagged_by_chance() -> None:
     replace("db.store.scoring:outcome_of", make)
 
 
+def flagged_and_not_listed() -> None:
+    """What is flagged is on no reader's worklist."""
+    replace("db.store.enlisting:enlist", lambda original: lambda *told: None)
+
+
+def listed_and_not_counted() -> None:
+    """The worklist's counts are not kept."""
+    replace("db.store.tallies:change", lambda original: lambda *told: None)
+
+
 def one_token_for_all() -> None:
     """A token is no secret of one claim."""
     replace("db.store.scoring:secrets", lambda original: SimpleNamespace(token_hex=lambda size: "0" * 2 * size))

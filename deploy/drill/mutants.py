@@ -22,6 +22,8 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "remainder_completed": ledger.remainder_completed,
     "remainder_held": ledger.remainder_held,
     "flagged_by_chance": ledger.flagged_by_chance,
+    "flagged_and_not_listed": ledger.flagged_and_not_listed,
+    "listed_and_not_counted": ledger.listed_and_not_counted,
     "one_token_for_all": ledger.one_token_for_all,
     "claim_not_exclusive": ledger.claim_not_exclusive,
     "claim_without_lease": ledger.claim_without_lease,

@@ -20,11 +20,11 @@ from db.migrate import upgrade
 from db.settings import Settings
 from db.store import audit, models
 from db.store.connection import connect
-from db.store.sites import add_site
+from db.store.sites import add_site, set_site
 from deploy import local, queue_server
 from deploy.drill import part, postgres, stub
 from deploy.drill.proxy import Proxy
-from deploy.drill.scans import SITE
+from deploy.drill.scans import SHARE, SITE
 from deploy.supervisor import Part, Say, Supervisor
 
 QUEUE, POSTGRES, WEB = "queue", "postgres", "web"
@@ -33,7 +33,7 @@ SERVERS, OTHERS, WORKERS = 0, 1, 2  # stages: the highest stops first
 LEASE_SECONDS = 2.5
 DISK_BYTES = 400_000_000  # of the small disk, where this process may mount one
 RESTART_SECONDS = 0.5
-PATIENCE = 300.0  # for a start; the machine may be busy
+PATIENCE = 300.0  # for a start on a busy machine
 NAME = "nightread"
 CLONE_NEWNS, MS_REC_PRIVATE = 0x00020000, 0x4000 | 0x40000
 
@@ -114,8 +114,9 @@ class House:
         self.config, self.direct = self._settings(through_proxies=True), self._settings(through_proxies=False)
         db = connect(self.direct)
         upgrade(db)
-        add_site(db, SITE, by="drill")
-        add_site(db, self.elsewhere, by="drill")
+        for name in (SITE, self.elsewhere):
+            add_site(db, name, by="drill")
+        set_site(db, SITE, {"sample_share": SHARE}, by="drill")
         (self.home / "models" / "stub").mkdir(parents=True)
         models.activate(db, models.register(db, stub.REGISTRATION, by="drill"), why="a drill", by="drill")
         self.audit_key = audit.audit_key(self.direct)

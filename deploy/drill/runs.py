@@ -55,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Violation:
-    """A promise that did not hold: `check` is the auditor's letter (A to F) or W for what the drill itself saw (work
+    """A promise that did not hold: `check` is the auditor's letter (A to G) or W for what the drill itself saw (work
     that waited past its deadline, a part that did not stop); `said` is one sentence without patient data."""
 
     check: str

@@ -23,6 +23,7 @@ from workers.images import Limits, read, to_grey8
 from workers.preprocessing import prepare
 
 SITE = "drill"
+SHARE = 0.1  # of the cleared, drawn for the worklist
 SIDE = 72  # pixels; the model sees 64
 PRELUDE = 0.08  # the share that is submitted before any worker runs, so that some of it can change or go
 DX_STORAGE = UID("1.2.840.10008.5.1.4.1.1.1.1")

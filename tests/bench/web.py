@@ -1,7 +1,9 @@
-"""The worklist while the night runs: the page of the real web process, asked again and again by somebody who is signed
-in, while many small files are being scored by the real worker; then asked as often with nothing else to do.
+"""The web while the night runs: worklist, scan page and picture from the real web process, asked again and again by
+somebody who is signed in, while the real worker scores at full speed on the same cores, and then with nothing else to
+do. Interleaved, BENCH_ROUNDS (5) times; reported is the ratio of the 95th percentiles, the median of the rounds with
+the lowest and the highest.
 
-BENCH_FILES (10,000) are submitted; BENCH_SECONDS (60) is how long each of the two is measured."""
+BENCH_FILES (500) are submitted in each round, 224-pixel JPEGs: the round lasts as long as they are being scored."""
 
 import http.cookiejar
 import os
@@ -12,6 +14,8 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -24,44 +28,56 @@ from deploy import home, local
 from deploy.supervisor import Supervisor
 from producer import submission
 
-FILES = int(os.environ.get("BENCH_FILES", "10000"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "60"))
+FILES = int(os.environ.get("BENCH_FILES", "500"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+PAUSE = 0.05  # seconds between two requests: some ten times as busy as a reader
 PATIENCE = 300.0  # seconds for the worker to load its model and flag a first page
+KINDS = ("worklist", "scan page", "picture")
+
+Times = dict[str, list[float]]  # kind -> milliseconds of each answer
 
 
-def write_folder(folder: Path) -> None:
-    """FILES different JPEGs of 224 pixels, 1,000 a folder."""
-    noise = np.random.default_rng(0)
-    several = pictures(1000)
+def write_folder(folder: Path, seed: int) -> Path:
+    """FILES JPEGs of 224 pixels that no earlier folder held."""
+    noise = np.random.default_rng(seed)
+    several = pictures(FILES)
+    folder.mkdir(parents=True)
     for number in range(FILES):
-        below = folder / f"{number // 1000:03d}"
-        below.mkdir(parents=True, exist_ok=True)
-        write(below / f"{number:05d}.jpg", several[number % len(several)], noise)
+        write(folder / f"{number:05d}.jpg", several[number % len(several)], noise)
+    return folder
 
 
 class Browser:
-    """Somebody at the list, signed in."""
+    """Somebody who reads, signed in."""
 
     def __init__(self, address: str, name: str, password: str) -> None:
         self.address = address
         cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         self._opener = urllib.request.build_opener(cookies)
-        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self._get("sign-in"))
+        token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get("sign-in").decode())
         form = {"csrf_token": token[1] if token else "", "name": name, "password": password}
         self._opener.open(f"{address}sign-in", urllib.parse.urlencode(form).encode(), timeout=30).close()
+        self._keys: list[str] = []
 
-    def milliseconds(self) -> float:
-        """How long the worklist took to come."""
+    def addresses(self) -> dict[str, str]:
+        """One address of each of KINDS; the scans of the worklist take turns."""
+        if not self._keys:
+            self._keys = re.findall(r'href="/scan/([0-9a-f]{32})"', self.get("").decode())
+        key = self._keys.pop() if self._keys else ""
+        return dict(zip(KINDS, ("", f"scan/{key}", f"scan/{key}/image.png"), strict=True))
+
+    def milliseconds(self, path: str) -> float:
+        """How long a page took to come."""
         started = time.perf_counter()
-        page = self._get("")
-        seconds = time.perf_counter() - started
-        if "Sign in" in page or "row" not in page:
-            raise SystemExit("the worklist did not come")
-        return 1000 * seconds
+        self.get(path)
+        return 1000 * (time.perf_counter() - started)
 
-    def _get(self, path: str) -> str:
+    def get(self, path: str) -> bytes:
         with self._opener.open(self.address + path, timeout=30) as answer:
-            return str(answer.read().decode())
+            content: bytes = answer.read()
+        if b'id="password"' in content and path != "sign-in":
+            raise SystemExit("the session ended")
+        return content
 
 
 def main() -> None:
@@ -70,53 +86,68 @@ def main() -> None:
         config = local.with_free_port(Settings(home=Path(temporary) / "h", web_port=0))
         db = connect(config)
         password = home.make_ready(db).passwords["reader"]
-        write_folder(Path(temporary) / "scans")
         with local.only_one(config) as lock:
-            parts = [
-                Supervisor(config.home / "logs", lock or 0, lambda text: print(text, file=sys.stderr)) for _ in "12"
-            ]
-            web, scoring = parts
+            parts = Supervisor(config.home / "logs", lock or 0, lambda text: print(text, file=sys.stderr))
             try:
-                web.start(local.web_parts(config))
-                scoring.start([*local.queue_parts(config), *local.scoring_parts(config)])
+                parts.start([*local.queue_parts(config), *local.scoring_parts(config), *local.web_parts(config)])
                 browser = Browser(f"http://{config.web_host}:{config.web_port}/", "reader", password)
-                measure(db, Path(temporary) / "scans", browser, scoring)
+                rounds = [one_round(db, browser, Path(temporary) / f"scans{n}", n) for n in range(ROUNDS + 1)]
             finally:
-                scoring.stop()
-                web.stop()
+                parts.stop()
+        report(rounds[1:])  # the first one fills the worklist and the caches
 
 
-def measure(db: Database, folder: Path, browser: Browser, scoring: Supervisor) -> None:
-    """Print both halves and their ratio; a batch that is done early ends the first one."""
+def one_round(db: Database, browser: Browser, folder: Path, seed: int) -> tuple[Times, Times]:
+    """While a new folder is scored; then as often with nothing else to do."""
+    write_folder(folder, seed)
     batch = submission.submit(db, folder, site_name="local").batch_id
+    wait_for_flags(db, batch)
+    started, before = time.monotonic(), reading.totals(db, batch)
+    loaded = ask(browser, lambda _: not reading.totals(db, batch).is_done)
+    seconds, after = time.monotonic() - started, reading.totals(db, batch)
+    idle = ask(browser, lambda asked: asked < len(loaded["picture"]))
+    rate = (before.waiting - after.waiting) / seconds
+    print(f"web: round {seed}: {rate:.0f} images/s; {figures(loaded)}; idle {figures(idle)}", file=sys.stderr)
+    return loaded, idle
+
+
+def wait_for_flags(db: Database, batch: int) -> None:
     deadline = time.monotonic() + PATIENCE
-    while (before := reading.totals(db, batch)).flagged < min(50, FILES // 10):
-        if time.monotonic() > deadline or before.is_done:
-            raise SystemExit(f"no list to ask for: {before}")
-        time.sleep(0.5)
-    loaded = asked(browser, lambda: not reading.totals(db, batch).is_done)
-    after = reading.totals(db, batch)
-    scoring.stop()
-    idle = asked(browser, lambda: True)
-    done = before.waiting - after.waiting
-    print(f"web: while {done:,} of {FILES:,} files were done in {SECONDS:.0f} s at most: worklist {figures(loaded)}")
-    ratio = statistics.median(loaded) / statistics.median(idle)
-    print(f"web: with nothing else to do: worklist {figures(idle)}; median under load over idle {ratio:.2f}")
-
-
-def asked(browser: Browser, is_on) -> list[float]:
-    """Milliseconds of each answer, five times a second, while `is_on`, for at most SECONDS."""
-    until, times = time.monotonic() + SECONDS, []
-    while time.monotonic() < until and (len(times) % 10 or is_on()):
-        times.append(browser.milliseconds())
+    while not (totals := reading.totals(db, batch)).flagged:
+        if time.monotonic() > deadline or totals.is_done:
+            raise SystemExit(f"no list to ask for: {totals}")
         time.sleep(0.2)
-    return times
 
 
-def figures(times: list[float]) -> str:
-    """Median and 95th percentile."""
-    p95 = sorted(times)[int(0.95 * (len(times) - 1))]
-    return f"p50 {statistics.median(times):.0f} ms, p95 {p95:.0f} ms, {len(times)} times"
+def ask(browser: Browser, goes_on: Callable[[int], bool]) -> Times:
+    """Milliseconds of each answer, one of each kind in turn; `goes_on` is asked with their number so far."""
+    times: Times = {kind: [] for kind in KINDS}
+    for asked in count():
+        if asked % 5 == 0 and not goes_on(asked):
+            return times
+        for kind, path in browser.addresses().items():
+            times[kind].append(browser.milliseconds(path))
+            time.sleep(PAUSE)
+    raise AssertionError
+
+
+def report(rounds: list[tuple[Times, Times]]) -> None:
+    for kind in KINDS:
+        loaded, idle = ([half[kind] for half in halves] for halves in zip(*rounds, strict=True))
+        ratios = [p95(busy) / p95(quiet) for busy, quiet in zip(loaded, idle, strict=True)]
+        print(
+            f"web: {kind}: p95 while scoring over idle p95 {statistics.median(ratios):.2f}"
+            f" ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds);"
+            f" p95 {p95([*chain(*loaded)]):.0f} ms over {p95([*chain(*idle)]):.0f} ms, {sum(map(len, idle))} of each"
+        )
+
+
+def p95(times: list[float]) -> float:
+    return sorted(times)[int(0.95 * (len(times) - 1))]
+
+
+def figures(times: Times) -> str:
+    return ", ".join(f"{kind} p95 {p95(times[kind]):.0f} ms" for kind in KINDS)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,18 +52,29 @@ def chromium():
 
 @pytest.fixture
 def address(room):
+    for _ in range(3):  # the port that was free a moment ago may be taken by now
+        with serving(room.config.home) as (url, web):
+            if address_answers(f"{url}/health", while_=lambda web=web: web.poll() is None):
+                yield url
+                web.terminate()
+                assert web.wait(timeout=30) == 0
+                return
+    raise RuntimeError("nightread web does not start")
+
+
+@contextmanager
+def serving(home):
+    """`nightread web` on a home and a port that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "producer", "web", "--port", str(port)]
-    environment = {**os.environ, "NIGHTREAD_HOME": str(room.config.home)}
+    environment = {**os.environ, "NIGHTREAD_HOME": str(home)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as web:
         try:
-            address_answers(f"http://localhost:{port}/health")
-            yield f"http://localhost:{port}"
+            yield f"http://localhost:{port}", web
         finally:
             web.terminate()
-        assert web.wait(timeout=30) == 0
 
 
 @pytest.fixture
@@ -87,6 +99,7 @@ def window(chromium, address, room):
     def opens(name=None, **options):
         context = chromium.new_context(**{"viewport": LAPTOP, "base_url": address, **options})
         contexts.append(context)
+        context.set_default_timeout(20_000)
         context.on("page", watch)
         context.on("request", stays_here)
         if name:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,7 +21,6 @@ from db.words import Reason
 from producer.intake import find_files
 from producer.manifest import Manifest
 from workers.decoding import DecoderPool, Source
-from workers.images import Image, to_grey8
 from workers.shift import limits
 
 SIZE = 64
@@ -137,8 +137,8 @@ class Runner:
     def _outcome(self, found: FoundFile, file: File) -> tuple[Reason | None, np.ndarray | None]:
         source = Source(str(self._folder), found.path, found.sha256 or "")
         try:
-            self._decoders.prepare(source, SIZE)
-            return None, None if file.levels is None else shown(self._decoders.review_copy(source))
+            display = self._decoders.prepare(source, SIZE).evidence.display
+            return None, None if file.levels is None else shown(self._decoders.review_copy(source), display)
         except UnreadableImage as error:
             return error.code, None
 
@@ -155,10 +155,14 @@ class Runner:
         self.run.peak_mb = max(self.run.peak_mb, peak)
 
 
-def shown(copy: bytes) -> np.ndarray:
-    """The grey levels of a review copy."""
-    samples = cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED)
-    return to_grey8(Image(samples, 8, "png"))
+def shown(copy: bytes, display: dict[str, Any] | None) -> np.ndarray:
+    """The grey levels of a review copy as a viewer shows it at first, or as they are where no header wants a window."""
+    assert display is not None
+    samples = cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED).astype(float)
+    low, high = display["low"], display["high"]
+    if not display["windows"]:  # all of the bits that are used, but for burned-in letters
+        low, high = 0, 2 ** int(high).bit_length() - 1
+    return np.rint(np.clip((samples - low) / (high - low), 0, 1) * 255)
 
 
 def drawn(kinds: list[Kind], files: int, first_seed: int) -> Iterator[list[tuple[Kind, int, File]]]:

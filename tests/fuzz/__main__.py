@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -25,6 +26,7 @@ from corpus.running import decoders_of, peak_mb, pool  # noqa: E402
 from db.errors import UnreadableImage  # noqa: E402
 from workers.decoding import Source  # noqa: E402
 from workers.images import reader_for  # noqa: E402
+from workers.preprocessing import Evidence  # noqa: E402
 
 MOST_SEED_BYTES = 60_000
 MEMORY_MB, SECONDS = 1024, 5
@@ -129,7 +131,7 @@ def through_decoders(target: str, seconds: int, seed: int, folder: Path, keep: P
             (folder / "file").write_bytes(data)
             started = time.process_time(), time.monotonic()
             try:
-                decoders.prepare(source, 64)
+                _check_copy(decoders.review_copy(source), decoders.prepare(source, 64).evidence)
                 scored += 1
             except UnreadableImage:
                 pass
@@ -154,6 +156,16 @@ def through_decoders(target: str, seconds: int, seed: int, folder: Path, keep: P
         f"{slow} took longer than {4 * SECONDS} s, peak memory {peak:.0f} MiB, {broken} broke the contract"
     )
     return int(bool(not runs or broken or slow or peak > MEMORY_MB))
+
+
+def _check_copy(copy: bytes, evidence: Evidence) -> None:
+    """Raise AssertionError where a readers' copy and what is said of it do not belong together."""
+    samples = cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED)
+    display = evidence.display
+    assert display is not None
+    assert samples.shape == (evidence.height, evidence.width)
+    assert samples.itemsize == (1 if display["bits"] <= 8 else 2)
+    assert samples.max() < 2 ** display["bits"]
 
 
 def _picture_files() -> list[bytes]:

@@ -1,8 +1,10 @@
-// Everything works without this file except zoom, the overlay's controls, shortcuts and live progress.
-"use strict";
+// What every page shares: letter keys and the switch that turns them off, lists walked by keys, live progress.
+// Everything works without it.
 
 const SHORTCUTS = "nightread.shortcuts"; // "off" in localStorage: WCAG 2.1.4 asks for a way to turn letter keys off
 const POLL_MILLISECONDS = 2000;
+const CONTROLS = "a[href], button, input, select, summary"; // what Space and Enter already mean something to
+const ARROWED = "select, input[type=radio], input[type=range]"; // what the arrow keys already mean something to
 
 function lettersAreShortcuts() {
   try { return localStorage.getItem(SHORTCUTS) !== "off"; } catch { return true; }
@@ -12,30 +14,41 @@ function isTyping(target) {
   return target.matches("textarea, select, input:not([type=radio], [type=checkbox], [type=range])");
 }
 
-/** Call `act(key, event)` for keys pressed outside text fields; it returns true when it used the key. */
-function onKeys(act) {
-  document.addEventListener("keydown", (event) => {
-    const isLetter = event.key.length === 1;
-    if (event.ctrlKey || event.altKey || event.metaKey || isTyping(event.target)) return;
-    if (isLetter && !lettersAreShortcuts()) return;
-    if (act(isLetter ? event.key.toLowerCase() : event.key, event)) event.preventDefault();
-  });
+function isTaken(key, target) {
+  if (key === " " || key === "Enter") return target.matches(CONTROLS);
+  return key.startsWith("Arrow") && target.matches(ARROWED);
 }
 
-function shortcutSwitches() {
-  for (const box of document.querySelectorAll("[data-shortcuts]")) {
-    box.checked = lettersAreShortcuts();
-    box.addEventListener("change", () => {
-      try { localStorage.setItem(SHORTCUTS, box.checked ? "on" : "off"); } catch { /* private window: for this page only */ }
-    });
-  }
+/** Call `act(key, event)` for keys pressed outside text fields and dialogs; it returns true when it used the key. */
+export function onKeys(act, { signal } = {}) {
+  document.addEventListener("keydown", (event) => {
+    const isLetter = event.key.length === 1;
+    if (event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (isTyping(event.target) || isTaken(event.key, event.target) || document.querySelector("dialog[open]")) return;
+    if (isLetter && event.key !== " " && !lettersAreShortcuts()) return;
+    if (act(isLetter ? event.key.toLowerCase() : event.key, event)) event.preventDefault();
+  }, { signal });
+}
+
+/** Show in every switch of the page what is chosen. */
+export function showSwitches() {
+  for (const box of document.querySelectorAll("[data-shortcuts]")) box.checked = lettersAreShortcuts();
+}
+
+function switches() {
+  document.addEventListener("change", (event) => {
+    if (!event.target.matches("[data-shortcuts]")) return;
+    try { localStorage.setItem(SHORTCUTS, event.target.checked ? "on" : "off"); } catch { /* private window */ }
+    showSwitches();
+  });
+  showSwitches();
 }
 
 function listKeys(table) {
   const rows = [...table.querySelectorAll("a.row")];
   const steps = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 };
-  onKeys((key, event) => {
-    if (!(key in steps) || event.target.matches("input")) return false;
+  onKeys((key) => {
+    if (!(key in steps) || !rows.length) return false;
     const at = rows.indexOf(document.activeElement);
     const to = at < 0 ? 0 : Math.min(Math.max(at + steps[key], 0), rows.length - 1);
     rows[to].focus();
@@ -45,105 +58,12 @@ function listKeys(table) {
 }
 
 function linkKeys() {
-  const links = new Map([...document.querySelectorAll("[data-key]")].map((link) => [link.dataset.key, link]));
-  onKeys((key) => {
-    links.get(key)?.click();
-    return links.has(key);
-  });
-}
-
-function verdictKeys(form) {
-  const choices = new Map([...form.querySelectorAll("[name=verdict]")].map((radio) => [radio.value[0], radio]));
-  onKeys((key) => {
-    const radio = choices.get(key);
-    if (!radio) return false;
-    radio.checked = true;
-    radio.focus(); // so that Enter saves, too
-    return true;
-  });
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      form.requestSubmit();
-    } else if (event.key === "Escape" && event.target.id === "note") {
-      event.target.blur();
-    }
-  });
-  form.addEventListener("submit", () => {
-    // A second press while the answer is on its way must not save twice; not `disabled`, which a reload would keep.
-    form.addEventListener("submit", (event) => event.preventDefault());
-  }, { once: true });
-  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-}
-
-function viewer(stage) {
-  const picture = document.getElementById("picture");
-  const image = document.getElementById("image");
-  const heat = document.getElementById("heat");
-  const crop = document.getElementById("crop");
-  const opacity = document.getElementById("opacity");
-  const buttons = new Map([...document.querySelectorAll("[data-tool]")].map((button) => [button.dataset.tool, button]));
-  let zoom = 1;
-
-  function layOut() {
-    const [width, height] = [image.naturalWidth, image.naturalHeight];
-    if (!width) return;
-    const fit = Math.min(stage.clientWidth / width, (stage.clientHeight - 1) / height);
-    picture.style.width = `${width * fit * zoom}px`;
-    picture.style.height = `${height * fit * zoom}px`;
-    picture.classList.add("sized");
-    stage.classList.toggle("large", zoom > 1);
-    document.getElementById("zoom").textContent = `${Math.round(100 * fit * zoom)} %`;
-  }
-
-  function zoomTo(wanted) {
-    const before = zoom;
-    const middle = [stage.scrollLeft + stage.clientWidth / 2, stage.scrollTop + stage.clientHeight / 2];
-    zoom = Math.min(Math.max(wanted, 1), 16);
-    layOut();
-    stage.scrollLeft = (middle[0] * zoom) / before - stage.clientWidth / 2;
-    stage.scrollTop = (middle[1] * zoom) / before - stage.clientHeight / 2;
-  }
-
-  function toggle(tool) {
-    const button = buttons.get(tool);
-    const isOn = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(isOn));
-    return isOn;
-  }
-
-  const tools = {
-    heat: () => { heat.hidden = !toggle("heat"); },
-    invert: () => picture.classList.toggle("inverted", toggle("invert")),
-    crop: () => crop.toggleAttribute("hidden", !toggle("crop")),
-    in: () => zoomTo(zoom * 1.25),
-    out: () => zoomTo(zoom / 1.25),
-    fit: () => zoomTo(1),
-  };
-  for (const [tool, button] of buttons) button.addEventListener("click", tools[tool]);
-
-  const keys = { m: "heat", i: "invert", x: "crop", "+": "in", "-": "out", "=": "fit" };
-  onKeys((key) => {
-    const button = buttons.get(keys[key]);
-    button?.click();
-    return Boolean(button);
-  });
-
-  if (heat && opacity) {
-    const show = () => { heat.style.opacity = opacity.value / 100; };
-    opacity.addEventListener("input", show);
-    show(); // a reload may have kept another value in the slider
-  }
-  if (image.complete) layOut();
-  image.addEventListener("load", layOut);
-  new ResizeObserver(layOut).observe(stage);
-
-  stage.addEventListener("pointerdown", (event) => {
-    if (zoom === 1 || event.button !== 0 || event.offsetX > stage.clientWidth + stage.scrollLeft) return;
-    stage.setPointerCapture(event.pointerId);
-    const move = (moved) => stage.scrollBy(-moved.movementX, -moved.movementY);
-    stage.addEventListener("pointermove", move);
-    stage.addEventListener("lostpointercapture", () => stage.removeEventListener("pointermove", move), { once: true });
+  onKeys((key, event) => {
+    const link = /^[a-z]$/.test(key) && !event.repeat && document.querySelector(`[data-key=${key}]`);
+    const field = key === "/" && document.querySelector('[data-focus="/"]');
+    if (link) link.click();
+    else if (field) field.focus();
+    return Boolean(link || field);
   });
 }
 
@@ -186,9 +106,7 @@ function liveProgress(table) {
   setTimeout(again, POLL_MILLISECONDS);
 }
 
-shortcutSwitches();
+switches();
 linkKeys();
 for (const table of document.querySelectorAll("[data-keys=list]")) listKeys(table);
-for (const form of document.querySelectorAll("#verdict")) verdictKeys(form);
-for (const stage of document.querySelectorAll("#stage")) viewer(stage);
 for (const table of document.querySelectorAll("#batches")) liveProgress(table);

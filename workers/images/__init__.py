@@ -1,7 +1,7 @@
 """Read chest images of any usual format into one kind of grey picture, or say by code why not.
 
-One door for producer, workers and web: imports neither TensorFlow, OpenVINO nor Keras. `read` decodes foreign bytes
-and belongs in the decoders (`workers.decoding`); `is_image` and `tags` are safe anywhere.
+One door for producer, workers and web: imports neither TensorFlow, OpenVINO nor Keras. `read` and `review` decode
+foreign bytes and belong in the decoders (`workers.decoding`); `is_image` and `tags` are safe anywhere.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from workers.images.dicom_rules import (
     refuse_what_is_not_screened,
     tags_of,
 )
-from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, to_grey8
+from workers.images.levels import Levels
+from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, grey_png, to_grey8
 from workers.images.raster import decode_jpeg, decode_raster
 from workers.images.tiff import measure_tiff
 
@@ -32,9 +33,11 @@ __all__ = [
     "Reader",
     "Tags",
     "as_png",
+    "grey_png",
     "is_image",
     "read",
     "reader_for",
+    "review",
     "tags",
     "to_grey8",
 ]
@@ -44,29 +47,29 @@ SIGNATURE_BYTES = 132
 
 @dataclass(frozen=True)
 class Reader:
-    """A format: `recognises` the first bytes of a file; `read` turns all of them into an Image within limits."""
+    """A format: `recognises` the first bytes of a file; `decode` turns all of them into Levels within limits."""
 
     name: str
     recognises: Callable[[bytes], bool]
-    read: Callable[[bytes, Limits], Image]
+    decode: Callable[[bytes, Limits], Levels]
 
 
-def _read_jpeg(data: bytes, limits: Limits) -> Image:
+def _jpeg(data: bytes, limits: Limits) -> Levels:
     frame = headers.measure_jpeg(data)
     check(frame, limits)
     return decode_jpeg(data, frame)
 
 
-def _raster(name: str, measure: Callable[[bytes], Frame]) -> Callable[[bytes, Limits], Image]:
-    def read_raster(data: bytes, limits: Limits) -> Image:
+def _raster(name: str, measure: Callable[[bytes], Frame]) -> Callable[[bytes, Limits], Levels]:
+    def decode(data: bytes, limits: Limits) -> Levels:
         frame = measure(data)
         check(frame, limits)
         return decode_raster(data, frame, name)
 
-    return read_raster
+    return decode
 
 
-def _read_dicom(data: bytes, limits: Limits) -> Image:
+def _dicom(data: bytes, limits: Limits) -> Levels:
     header, frame = dicom.measure_dicom(data, limits)
     return dicom.decode_dicom(header, frame)
 
@@ -76,9 +79,9 @@ _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108,
 
 READERS: tuple[Reader, ...] = (
     # First: a DICOM file may begin like a TIFF, in the preamble left to other formats (PS3.10 7.1).
-    Reader("dicom", starts_dicom, _read_dicom),
+    Reader("dicom", starts_dicom, _dicom),
     Reader("png", lambda head: head.startswith(headers.PNG), _raster("png", headers.measure_png)),
-    Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _read_jpeg),
+    Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _jpeg),
     Reader(
         "tiff",
         lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -124,11 +127,22 @@ def tags(beginning: bytes) -> Tags:
 
 
 def read(data: bytes, limits: Limits) -> Image:
-    """Decode a file's bytes. Every limit is checked from its header before any pixel is decoded.
+    """Decode a file's bytes as the model's path has them. Every limit is checked from its header before any pixel is
+    decoded.
 
     EXIF orientation is applied, in every format that can carry it. Raises UnreadableImage: empty, not_an_image,
     truncated, unreadable, too_large, too_small, multi_frame, encrypted, unsupported_transfer_syntax.
     """
+    return _decoded(data, limits).for_model()
+
+
+def review(data: bytes, limits: Limits) -> Image:
+    """The same picture as readers get it: its own samples before any window, and how to show them. Raises as `read`
+    does."""
+    return _decoded(data, limits).for_readers()
+
+
+def _decoded(data: bytes, limits: Limits) -> Levels:
     if not data:
         raise UnreadableImage(Reason.EMPTY, "no bytes")
     if len(data) > limits.max_bytes:
@@ -138,4 +152,4 @@ def read(data: bytes, limits: Limits) -> Image:
         raise UnreadableImage(
             Reason.NOT_AN_IMAGE, f"not PNG, JPEG, TIFF, BMP, WebP or DICOM (starts with {data[:5].hex(' ')})"
         )
-    return reader.read(data, limits)
+    return reader.decode(data, limits)

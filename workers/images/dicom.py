@@ -4,12 +4,10 @@ Runs pydicom, and the codecs behind it, on foreign bytes: call it in the decoder
 """
 
 import logging
-import struct
 import warnings
 from dataclasses import replace
 from io import BytesIO
 
-import cv2
 import numpy as np
 import pydicom.config
 from numpy.typing import NDArray
@@ -25,17 +23,18 @@ from db.errors import UnreadableImage
 from db.words import Reason
 from workers.images.codestreams import DCT, check_stream
 from workers.images.complaints import taken_seriously
+from workers.images.dicom_display import FAILURES, Values, copy_levels, spacing_of
 from workers.images.dicom_header import DEFLATED, EXPLICIT, HEADER_BYTES, Header, inflate, parse, pixel_bytes
 from workers.images.dicom_rules import WANTED, refuse_strange_samples, refuse_what_is_no_picture, uncompressed_bytes
 from workers.images.fields import damaged, truncated
-from workers.images.picture import Frame, Image, Limits, Samples, by_rows, check, fill, significant_bits, to_grey
-from workers.images.raster import decode_jpeg
+from workers.images.levels import Levels, count, of_raster, significant_bits
+from workers.images.picture import Frame, Limits, by_rows, check, to_grey
+from workers.images.raster import grey_of_jpeg
 
 # pydicom quotes values in what it logs and warns of, and those are patients'.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-Values = NDArray[np.float64]
 _MOST_PADDING = 512  # zeros after the pixels, as some modalities write
 # One codec for each, whatever else is installed: they differ in what they refuse (pyjpegls takes seconds and gigabytes
 # over a cut stream, Pillow is there in some environments only).
@@ -47,11 +46,6 @@ _CODECS = {
     "1.2.840.10008.1.2.5": "pydicom",
 }
 _UNCOMPRESSED = {EXPLICIT, DEFLATED, "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"}
-# What hostile or merely odd data sets were seen to raise; RecursionError is a RuntimeError.
-_FAILURES = (
-    *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, EOFError, OSError),
-    *(struct.error, cv2.error),
-)
 
 
 def measure_dicom(data: bytes, limits: Limits) -> tuple[Header, Frame]:
@@ -91,17 +85,18 @@ def _whole(data: bytes, header: Header, needed: int) -> Header:
     return header
 
 
-def decode_dicom(header: Header, frame: Frame) -> Image:
-    """The picture as its header wants it shown. Raises UnreadableImage(unreadable); quotes no value."""
+def decode_dicom(header: Header, frame: Frame) -> Levels:
+    """The picture: as its header wants it shown, and as its samples are. Raises UnreadableImage(unreadable); quotes no
+    value."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = _decode(_data_set(header))
-        except _FAILURES as error:
+            levels = _decode(_data_set(header))
+        except FAILURES as error:
             raise UnreadableImage(Reason.UNREADABLE, f"DICOM: {type(error).__name__} while decoding") from error
-    if image.samples.shape != (frame.height, frame.width):
+    if levels.places.shape != (frame.height, frame.width):
         raise UnreadableImage(Reason.UNREADABLE, "it decodes to another size than its header says")
-    return image
+    return levels
 
 
 def _data_set(header: Header) -> Dataset:
@@ -113,7 +108,7 @@ def _data_set(header: Header) -> Dataset:
     return data_set
 
 
-def _decode(data_set: Dataset) -> Image:
+def _decode(data_set: Dataset) -> Levels:
     stored = _stored(data_set)
     if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         raise UnreadableImage(Reason.UNREADABLE, f"samples of type {stored.dtype}; 8 or 16 bits are read")
@@ -121,11 +116,16 @@ def _decode(data_set: Dataset) -> Image:
     if kind == "PALETTE COLOR":
         stored = apply_color_lut(stored, data_set)
     if stored.ndim == 3:
-        grey: Samples = to_grey(np.ascontiguousarray(stored[:, :, ::-1]))
-        return fill(grey.astype(np.uint16), "dicom") if grey.dtype != np.uint8 else Image(grey, 8, "dicom")
+        grey = to_grey(np.ascontiguousarray(stored[:, :, ::-1]))
+        return _with_spacing(of_raster(grey if grey.dtype == np.uint8 else grey.astype(np.uint16), "dicom"), data_set)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableImage(Reason.UNREADABLE, "a photometric interpretation that is not read")
-    return _show(stored, data_set)
+    return _levels(stored, data_set)
+
+
+def _with_spacing(levels: Levels, data_set: Dataset) -> Levels:
+    spacing, kind = spacing_of(data_set)
+    return replace(levels, display=replace(levels.display, spacing=spacing, spacing_kind=kind))
 
 
 def _stored(data_set: Dataset) -> NDArray[np.integer]:
@@ -138,7 +138,7 @@ def _stored(data_set: Dataset) -> NDArray[np.integer]:
     stream = next(generate_frames(data_set.PixelData, number_of_frames=1))
     said = check_stream(stream, syntax, data_set)
     if syntax in DCT and said.samples == 1:
-        return decode_jpeg(stream, Frame(said.height, said.width)).samples
+        return grey_of_jpeg(stream)
     stored, data_set.BitsStored = data_set.BitsStored, said.precision  # gdcm drops bits as well
     try:
         with taken_seriously():
@@ -147,24 +147,26 @@ def _stored(data_set: Dataset) -> NDArray[np.integer]:
         data_set.BitsStored = stored
 
 
-def _show(stored: NDArray[np.integer], data_set: Dataset) -> Image:
-    """Work out one output value for each value in use (at most 65,536), then look every pixel up."""
+def _levels(stored: NDArray[np.integer], data_set: Dataset) -> Levels:
+    """Work out what becomes of each value in use (at most 65,536), so that every pixel need only be looked up."""
     if stored.dtype.kind == "u":
         stored = _without_overlays(stored, data_set)
     low, high = int(stored.min()), int(stored.max())
     inputs = np.arange(low, high + 1)
-    offsets = by_rows(lambda rows: rows.astype(np.int32) - low, stored, np.uint16)
+    places = by_rows(lambda rows: rows.astype(np.int32) - low, stored, np.uint16)
+    counts = count(places)[: len(inputs)]
     if stored.dtype.itemsize == 1:
         bits = min(int(data_set.BitsStored), 8)
     else:
-        bits = max(significant_bits(offsets if low < 0 else stored.astype(np.uint16)), 8)
+        bits = max(significant_bits(counts, first=max(low, 0)), 8)
     shown = _voi(inputs, data_set, min(low, 0), bits)
     if data_set.PhotometricInterpretation == "MONOCHROME1":
         shown = 1 - shown
-    shown[_padding(inputs, data_set)] = 0
-    if bits <= 8:
-        return Image(by_rows(np.rint(shown * 255).astype(np.uint8).__getitem__, offsets, np.uint8), 8, "dicom")
-    return Image(by_rows(np.rint(shown * 65535).astype(np.uint16).__getitem__, offsets, np.uint16), bits, "dicom")
+    padding = _padding(inputs, data_set)
+    shown[padding] = 0
+    seen = np.rint(shown * 255).astype(np.uint8) if bits <= 8 else np.rint(shown * 65535).astype(np.uint16)
+    copied, display = copy_levels(inputs, counts, padding, shown, data_set)
+    return Levels(places, seen, copied, max(bits, 8), "dicom", display)
 
 
 def _without_overlays(stored: NDArray[np.integer], data_set: Dataset) -> NDArray[np.integer]:

@@ -12,6 +12,7 @@ from workers.images.dicom_header import (
     ENCRYPTED_ATTRIBUTES,
     Header,
 )
+from workers.images.dicom_moments import MOMENT_TAGS, imaged
 from workers.images.picture import Frame
 
 # What the permissive codecs decode (a test asks pydicom for each); video, HTJ2K and JPIP are left out.
@@ -60,7 +61,7 @@ _DATE, _AGE, _BIRTH, _SEX = 0x00080020, 0x00101010, 0x00100030, 0x00100040
 _SPACING, _IMAGER_SPACING, _CHARSET, _OBJECT = 0x00280030, 0x00181164, 0x00080005, 0x00080016
 
 # fmt: off
-WANTED = frozenset({
+WANTED = MOMENT_TAGS | frozenset({
     _MODALITY, _BODY_PART, _VIEW, _ORIENTATION, _FRAMES, _ROWS, _COLUMNS, _SAMPLES, _PHOTOMETRIC, _ALLOCATED,
     _STORED, _HIGH,
     _PATIENT, _STUDY, _SERIES, _INSTANCE, _DATE, _AGE, _BIRTH, _SEX, _SPACING, _IMAGER_SPACING, _CHARSET,
@@ -78,6 +79,7 @@ class Tags:
     series_uid: str | None = None
     instance_uid: str | None = None
     study_date: str | None = None  # YYYYMMDD
+    imaged: str | None = None  # ISO 8601, with a time and an offset where the header has them
     age_years: float | None = None
     sex: str | None = None  # M, F or O
     view: str | None = None
@@ -94,6 +96,7 @@ def tags_of(header: Header) -> Tags:
         series_uid=_matching(r"[\d.]{1,64}", header.text(_SERIES)),
         instance_uid=_matching(r"[\d.]{1,64}", header.text(_INSTANCE)),
         study_date=date,
+        imaged=imaged(header),
         age_years=_age(header.text(_AGE), header.text(_BIRTH), date),
         sex=_matching(r"[MFO]", header.text(_SEX)),
         view=_matching(r"[A-Z0-9 _]{1,16}", header.text(_VIEW).upper()),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from db.errors import UnreadableImage
 from db.words import Reason
+from workers.images.display import Display
 
 N = TypeVar("N", bound=np.generic)
 Grey8 = NDArray[np.uint8]  # H x W, 0-255, bone white
@@ -39,7 +40,8 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Image:
-    """A grey picture that fills its type, upright and bone white: H x W, uint8 0-255 or uint16 0-65535.
+    """A grey picture, upright and bone white: H x W, uint8 or uint16. As the model's path has it, it fills its type
+    (0-255, 0-65535); as readers have it, its samples are the file's own, to be shown as `display` says.
 
     `bits` (1-16) is how many the source used; `source` the reader's name.
     """
@@ -47,6 +49,7 @@ class Image:
     samples: Samples
     bits: int
     source: str
+    display: Display | None = None
 
 
 def check(frame: Frame, limits: Limits) -> None:
@@ -62,34 +65,11 @@ def check(frame: Frame, limits: Limits) -> None:
         raise UnreadableImage(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} a side are needed")
 
 
-def significant_bits(samples: Samples) -> int:
-    """How many of 16 bits the samples really use: the next power of two above the brightest.
-
-    Burned-in letters at full white do not count: where 99 % of the samples need two bits fewer, those decide.
-    """
-    counts = np.zeros(65536, np.int64)
-    for rows in _slices(samples):
-        counts += np.bincount(rows.ravel(), minlength=65536)
-    brightest = int(counts.nonzero()[0][-1])
-    most = int(np.searchsorted(np.cumsum(counts), 0.99 * samples.size))
-    bits = brightest.bit_length()
-    return max(most.bit_length() if most.bit_length() <= bits - 2 else bits, 1)
-
-
-def fill(samples: NDArray[np.uint16], source: str) -> Image:
-    """Stretch the significant bits over the whole type: 12 bits in a 16-bit file must not come out near black."""
-    bits = significant_bits(samples)
-    if bits <= 8:
-        return Image(np.minimum(samples, 255).astype(np.uint8), 8, source)
-    highest = 2**bits - 1
-    table = np.minimum(np.arange(65536), highest) * 65535 / highest
-    return Image(by_rows(np.rint(table).astype(np.uint16).__getitem__, samples, np.uint16), bits, source)
-
-
 _ROWS_OF = 2**22  # samples worked on at once: numpy's intermediate arrays are four to eight times as large
 
 
-def _slices(samples: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def slices(samples: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The rows of H x W samples, some at a time, without copying them."""
     rows = max(_ROWS_OF // max(samples.shape[1], 1), 1)
     return (samples[at : at + rows] for at in range(0, len(samples), rows))
 
@@ -98,7 +78,7 @@ def by_rows(function: Callable[[NDArray[Any]], NDArray[Any]], samples: NDArray[A
     """What a function gives for H x W samples, worked out some rows at a time, to spare memory."""
     out = np.empty(samples.shape[:2], kind)
     at = 0
-    for rows in _slices(samples):
+    for rows in slices(samples):
         out[at : at + len(rows)] = function(rows)
         at += len(rows)
     return out
@@ -143,7 +123,12 @@ def to_grey8(image: Image) -> Grey8:
 
 def as_png(image: Image) -> bytes:
     """The review copy: lossless grey PNG in the 8 or 16 bits of `samples`, without any metadata."""
-    done, png = cv2.imencode(".png", image.samples)
+    return grey_png(image.samples)
+
+
+def grey_png(samples: Samples) -> bytes:
+    """H x W as a lossless grey PNG of as many bits as its type, without any metadata."""
+    done, png = cv2.imencode(".png", samples)
     if not done:
         raise UnreadableImage(Reason.UNREADABLE, "it could not be written as PNG")
     return png.tobytes()

@@ -12,12 +12,13 @@ from db.words import Reason
 from workers.images.complaints import taken_seriously
 from workers.images.headers import plain_png
 from workers.images.jpeg import adobe_transform
-from workers.images.picture import Frame, Image, Samples, fill, significant_bits, to_grey, turn
+from workers.images.levels import Levels, of_raster
+from workers.images.picture import Frame, Grey8, Samples, to_grey, turn
 from workers.images.strips import check_strips
 from workers.images.tiff import layout, plain_tiff
 
 
-def decode_raster(data: bytes, frame: Frame, source: str) -> Image:
+def decode_raster(data: bytes, frame: Frame, source: str) -> Levels:
     """PNG, TIFF, BMP, WebP of 8 or 16 bits a channel. Raises UnreadableImage(unreadable)."""
     try:
         colours = _decoded(data, source)
@@ -44,17 +45,20 @@ def _decoded(data: bytes, source: str) -> NDArray[Any] | None:
     return cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
-def decode_jpeg(data: bytes, frame: Frame) -> Image:
-    """Any 8-bit JPEG, strictly: what libjpeg warns of and papers over in grey is refused here."""
+def decode_jpeg(data: bytes, frame: Frame) -> Levels:
+    """Any 8-bit JPEG, strictly."""
+    return _finish(grey_of_jpeg(data), frame, "jpeg")
+
+
+def grey_of_jpeg(data: bytes) -> Grey8:
+    """Its picture as stored: what libjpeg warns of and papers over in grey is refused here (truncated, unreadable)."""
     try:
         _, _, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours in ("CMYK", "YCCK"):
-            grey = _grey_of_inks(simplejpeg.decode_jpeg(data, "CMYK"), adobe=adobe_transform(data) is not None)
-        else:
-            grey = simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0]
+            return _grey_of_inks(simplejpeg.decode_jpeg(data, "CMYK"), adobe=adobe_transform(data) is not None)
+        return np.asarray(simplejpeg.decode_jpeg(data, "GRAY")[:, :, 0])
     except ValueError as error:
         raise UnreadableImage(_reason(str(error)), f"JPEG: {error}") from error
-    return _finish(grey, frame, "jpeg")
 
 
 def _reason(complaint: str) -> Reason:
@@ -68,11 +72,5 @@ def _grey_of_inks(inks: NDArray[np.uint8], *, adobe: bool) -> NDArray[np.uint8]:
     return np.rint(red_green_blue @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
 
 
-def _finish(grey: Samples, frame: Frame, source: str) -> Image:
-    if frame.from_white:
-        highest = 255 if grey.dtype == np.uint8 else 2 ** significant_bits(grey) - 1
-        grey = highest - np.minimum(grey, highest)
-    upright = turn(grey, frame.orientation)
-    if upright.dtype == np.uint16:
-        return fill(upright.astype(np.uint16, copy=False), source)
-    return Image(upright, 8, source)
+def _finish(grey: Samples, frame: Frame, source: str) -> Levels:
+    return of_raster(turn(grey, frame.orientation), source, from_white=frame.from_white)

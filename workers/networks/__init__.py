@@ -26,7 +26,9 @@ class Architecture:
     """An untrained design: `constructor(include_top, weights, input_tensor)`; pixels become x * scale + offset.
 
     `map_layer` names the last convolutional map; `gate_layers` those whose means tell a chest X-ray from other
-    pictures: early and middle ones, because the last knows only what the classes need.
+    pictures: early and middle ones, because the last knows only what the classes need. `map_grid`: where the last
+    map's places lie in the input, in pixels: the middle of what the first one sees, counted from the edge, and the step
+    to the next; None where they are spread evenly. It follows from strides and padding; a test works it out anew.
     """
 
     constructor: Callable[..., keras.Model]
@@ -35,6 +37,7 @@ class Architecture:
     input_size: int
     map_layer: str
     gate_layers: tuple[str, ...]
+    map_grid: tuple[float, float] | None = None
 
 
 _COUNTED = re.compile(
@@ -53,6 +56,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             input_size=224,
             map_layer="conv5_block3_out",
             gate_layers=("conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
+            map_grid=(0.5, 32),  # not 16: its strides take the upper left of each four
         ),
         "vgg19": Architecture(
             keras.applications.VGG19,
@@ -67,6 +71,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             input_size=299,
             map_layer="mixed10",
             gate_layers=("mixed1", "mixed4", "mixed7"),
+            map_grid=(37.5, 32),
         ),
         "xception": Architecture(
             keras.applications.Xception,
@@ -74,6 +79,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
             input_size=299,
             map_layer="block14_sepconv2_act",
             gate_layers=("block3_sepconv2_bn", "block8_sepconv3_bn", "block13_sepconv2_bn"),
+            map_grid=(7.5, 32),
         ),
     }
 )
