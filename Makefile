@@ -54,7 +54,7 @@ COMPILE := env -u PIP_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_I
     --custom-compile-command "make lock"
 
 lock:  ## write the locks anew (needs uv)
-	$(COMPILE) pyproject.toml --extra train --extra sso --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra optimize --extra sso --group dev -o requirements.lock
 	echo "setuptools>=80" >build.in && cp requirements.lock constraints.in
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra sso --no-annotate -o deploy/locks/front.txt
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra worker --no-annotate -o deploy/locks/worker.txt

@@ -4,7 +4,7 @@ import hashlib
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, field_validator
@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     decode_seconds: float = Field(10.0, gt=0)  # a file; well below a lease
 
     chunk_size: int = Field(64, ge=1, le=4096)  # scans
+    engine: Literal["auto", "openvino", "tensorflow"] = "auto"  # auto: OpenVINO on a CPU, TensorFlow on a GPU
+    # Beyond float32 only what the trained model's own parity report allows; auto: the fastest that it does.
+    precision: Literal["auto", "float32", "bfloat16", "int8", "two_stage"] = "auto"
     engine_batch: int = Field(16, ge=1)  # images in one call of the engine
     engine_threads: int = Field(0, ge=0)  # 0: one a core
     lease_seconds: float = Field(30.0, ge=1)

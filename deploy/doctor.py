@@ -1,6 +1,5 @@
 """What a night needs, checked one by one; every problem comes with its fix. Changes nothing, loads no engine."""
 
-import importlib.util
 import os
 import shlex
 import shutil
@@ -16,13 +15,13 @@ from pydicom.pixels.decoders.base import get_decoder
 from sqlalchemy import make_url, select
 
 from db import migrate
-from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable
+from db.errors import DatabaseUnreachable, ModelRefused, NightreadError, QueueUnreachable, Refused
 from db.store import enlisting, models, reading, tallies
 from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
 from deploy.queue_versions import Version
-from workers import devices, model_folders, queue
+from workers import devices, engines, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
 
 LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of pictures
@@ -158,11 +157,16 @@ def check_worklist(db: Database) -> Check:
 def check_devices(db: Database) -> Check:
     """There is something to score on, and an engine to do it with."""
     listed = ", ".join(devices.devices())
-    if importlib.util.find_spec("tensorflow") is not None:
-        return Check("devices", True, f"{listed}, one worker each")
+    try:
+        names = {engines.chosen(db.config.engine, device) for device in devices.devices()}
+    except Refused as error:
+        return Check("devices", False, str(error), "NIGHTREAD_ENGINE=auto")
+    if all(map(engines.is_installed, names)):
+        return Check("devices", True, f"{listed}, one worker each, on {', '.join(sorted(names))}")
     if not db.config.is_embedded:
-        return Check("devices", True, "no TensorFlow: this machine can submit and review; others score")
-    return Check("devices", False, f"{listed}, but no TensorFlow to use it", "pip install 'nightread[worker]'")
+        return Check("devices", True, "no engine: this machine can submit and review; others score")
+    extra = "worker" if devices.devices() == ["cpu"] else "gpu"
+    return Check("devices", False, f"{listed}, but no engine to use it", f"pip install 'nightread[{extra}]'")
 
 
 def check_model(db: Database) -> Check:

@@ -43,7 +43,11 @@ COMMANDS = {
 
 
 # What a front end is installed without -> the extra of pyproject.toml that brings it.
-EXTRAS = {"tensorflow": "worker", "keras": "worker", "safetensors": "worker", "matplotlib": "train", "sklearn": "train"}
+EXTRAS = {
+    **dict.fromkeys(("keras", "openvino", "safetensors"), "worker"),
+    **dict.fromkeys(("matplotlib", "sklearn", "tensorflow"), "train"),
+    "nncf": "optimize",
+}
 
 
 class LazyGroup(click.Group):

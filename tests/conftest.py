@@ -21,6 +21,8 @@ from db.store.connection import connect, database
 from deploy import queue_server as server
 from deploy.drill import postgres as cluster
 
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # one process of the tests runs both engines
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):

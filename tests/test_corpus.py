@@ -133,6 +133,9 @@ class Guess:
     class_scores: dict
     is_chest: bool = True
     distance: float = 0.0
+    made_by: None = None
+    first_score: None = None
+    holds_from: None = None
 
 
 class StubScorer:

@@ -67,7 +67,8 @@ def test_the_front_image_holds_no_engine_and_the_worker_image_does():
     front, worker, gpu = ((DEPLOY / "locks" / f"{name}.txt").read_text() for name in ("front", "worker", "gpu"))
 
     assert not re.search(r"^(tensorflow|keras|openvino)==", front, re.MULTILINE)
-    assert re.search(r"^tensorflow==", worker, re.MULTILINE)
+    assert re.search(r"^openvino==", worker, re.MULTILINE)
+    assert not re.search(r"^tensorflow==", worker, re.MULTILINE)
     assert re.search(r"^nvidia-cudnn", gpu, re.MULTILINE)
 
 

@@ -19,11 +19,12 @@ from db.store.connection import connect
 from db.store.sites import every_site, set_site
 from db.words import Cause, Kind, Reason
 from producer import submission
-from workers import gate, tasks, trained_models
+from workers import engines, gate, tasks, trained_models
 from workers.decoding import DecoderPool
 from workers.golden import check, picture
 from workers.preprocessing import DEFAULT_BORDER, VERSION, prepare
 from workers.shift import LOAD_FOR, Loaded, Shift, limits, stopping_note
+from workers.two_stage import Margin, TwoStage
 
 SIZE, DEPTH = 64, 4
 SOUND = golden.Golden(0.4, 0.0)
@@ -70,7 +71,7 @@ class Night:
         return {path: line.outcome for path, line in self.lines().items()}
 
 
-def stub_scorer(night, batch_size):
+def stub_scorer(night, batch_size, precision="float32"):
     """A Scorer of the real class whose engine asks `night.device`."""
     from workers.engines.tensorflow import Engine
     from workers.scoring import Scorer
@@ -106,7 +107,7 @@ def stub_scorer(night, batch_size):
         "scores/bias": np.zeros(1, np.float32),
     }
     plain = gate.Fit(np.zeros(2), np.ones(2), np.eye(2), np.ones(2), np.float32(1))
-    return Scorer(model, Engine(run, batch_size, SIZE, "float32", "cpu"), head, plain)
+    return Scorer(model, Engine(run, batch_size, SIZE, precision, "cpu"), head, plain)
 
 
 @pytest.fixture
@@ -628,6 +629,76 @@ def test_the_shipped_model_scores_and_explains_a_shipped_sample(home, decoders, 
     tasks.work(Shift(home, db, "cpu", decoders))
 
     (line,) = reading.report_lines(db, batch)
-    assert (line.outcome, line.engine, line.precision) == (Kind.SCORED, "tensorflow", "float32")
+    assert (line.outcome, line.engine) == (Kind.SCORED, engines.chosen("auto", "cpu"))
+    assert line.precision in ("float32", "int8")
     assert every_site(db)
     assert len(list(home.derived.rglob("*.heat.png"))) == 1
+
+
+def test_every_flag_of_two_stages_is_a_float32_decision_and_says_so(night):
+    """The first stage says more than there is of one scan, and less of another, each within the margin."""
+    fast, exact = (SimpleNamespace(db=night.db, device=None) for _ in range(2))
+    shown = {"low.png": 0, "over.png": 1, "under.png": 2}
+    pictures = {name: builders.chest(seed=seed) for name, seed in shown.items()}
+    for name, seed in shown.items():
+        night.scan(name, seed=seed)
+    means = []
+
+    def scores(table):
+        """Scores by the order in which pictures are first seen; the golden image is another."""
+
+        def answer(batch):
+            given = [float(one.mean()) for one in batch]
+            means.extend(mean for mean in given if mean not in means)
+            return np.array([table[means.index(mean) % 3] for mean in given])
+
+        return answer
+
+    fast.device, exact.device = scores([0.1, 0.6, 0.45]), scores([0.12, 0.4, 0.55])
+    both = TwoStage(stub_scorer(fast, 16, "int8"), stub_scorer(exact, 16), Margin(log_odds=0.5, distance=0.1))
+    night.hand._loaded[night.model.id] = Loaded(dataclasses.replace(night.model, threshold=0.5), both, 16)
+    night.submit()
+
+    night.work()
+
+    lines = night.lines()
+    assert len(pictures) == len(lines)
+    assert {path: (line.precision, line.flagged) for path, line in lines.items()} == {
+        "low.png": ("int8", False),
+        "over.png": ("float32", False),
+        "under.png": ("float32", True),
+    }
+    with night.db.reading() as session:
+        kept = dict(
+            session.execute(
+                text(
+                    "SELECT path, json_extract(evidence, '$.int8_score') FROM outcomes JOIN scans ON scans.id = scan_id"
+                )
+            ).all()
+        )
+    assert {path.decode(): score for path, score in kept.items()} == {
+        "low.png": None,
+        "over.png": pytest.approx(0.6),
+        "under.png": pytest.approx(0.45),
+    }
+
+
+def test_a_threshold_lowered_meanwhile_lets_float32_look_at_what_int8_alone_had_seen(night):
+    fast, exact = (SimpleNamespace(db=night.db, device=None) for _ in range(2))
+
+    def lowered(batch):
+        thresholds.set_threshold(night.db, night.model.id, 0.3, why="a test", by="test")
+        return np.full(len(batch), 0.35)
+
+    fast.device, exact.device = lowered, lambda batch: np.full(len(batch), 0.4)
+    both = TwoStage(stub_scorer(fast, 16, "int8"), stub_scorer(exact, 16), Margin(log_odds=0.5, distance=0.1))
+    night.hand._loaded[night.model.id] = Loaded(dataclasses.replace(night.model, threshold=0.5), both, 16)
+    night.scan("seen.png")
+    night.submit()
+
+    night.work()
+    assert night.outcomes() == {"seen.png": "waiting"}
+    night.work()  # the sweep's next ring
+
+    (line,) = night.lines().values()
+    assert (line.precision, line.score, line.flagged) == ("float32", pytest.approx(0.4), True)

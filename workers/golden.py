@@ -50,13 +50,16 @@ def check(db: Database, view: ModelView, scorer: "Scorer", *, count: int, worker
     about = {name: scorer.describe()[name] for name in ("engine", "precision")}
     wanted = golden.remembered(db, view.id, **about)
     for one in seen:
-        _require(view, one, wanted or Golden(_told(view, seen[0]), seen[0].distance))
+        _require(view, one, wanted or Golden(_told(view, scorer, seen[0]), seen[0].distance))
     if wanted is None:
         golden.remember(db, view.id, **about, seen=seen[0], worker=worker)
 
 
-def _told(view: ModelView, seen: Golden) -> float:
-    """The score that the model's own report tells of, if it does: then not even the first worker may be wrong."""
+def _told(view: ModelView, scorer: "Scorer", seen: Golden) -> float:
+    """The score that the model's own report tells of, if it does: then not even the first worker may be wrong. Below
+    float32 it is the parity report that tells."""
+    if scorer.describe()["precision"] in ("bfloat16", "int8"):
+        return seen.score if scorer.golden_score is None else scorer.golden_score
     return float(view.report.get("golden_score", seen.score))
 
 

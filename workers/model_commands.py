@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from db.store.models import ModelView
 from db.store.reading import printable
 from db.store.thresholds import LastNight
 from db.words import Exit, Role
-from workers import activation, model_folders, model_words, workbench
+from workers import activation, model_folders, model_words, parity, workbench
 from workers.copies import Copies, make_copies
 from workers.training.bars import counting
 from workers.workbench import Proposal
@@ -204,6 +205,49 @@ def reprove(wanted: str, is_json: bool) -> None:
     forgotten = golden.forget(db, model.id, by=operator())
     told = {"model": model.label, "forgotten": forgotten}
     _tell(told, is_json, f"{forgotten} golden scores of {model.label} forgotten: now restart a worker that is sound")
+
+
+@models.command()
+@MODEL
+@click.option(
+    "--data",
+    "paths",
+    required=True,
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="As for `train`.",
+)
+@click.option("--images", type=click.IntRange(10), default=300, show_default=True, help="Training images to calibrate.")
+@click.option(
+    "--float32-layers", "spare", multiple=True, metavar="PATTERN", help="Layers that int8 leaves alone (a regex)."
+)
+@JSON
+def optimize(wanted: str, paths: tuple[Path, ...], images: int, spare: tuple[str, ...], is_json: bool) -> int:
+    """Make MODEL's faster forms (OpenVINO) in its folder, with the parity report that says which may run.
+
+    int8 is calibrated on training images of DATA; then each form scores the validation images beside float32. What
+    breaks a limit does not run; where all do, the folder stays as it is."""
+    from workers.training import optimise  # loads OpenVINO, NNCF and Keras, which the other commands do without
+
+    db = database()
+    model = store.named(db, wanted)
+    found, folder = model_folders.checked(model), Path(model.folder)
+    with counting("reading") as progress:
+        threads = len(os.sched_getaffinity(0))
+        made = optimise.optimise(
+            folder, list(paths), images=images, spare=spare, threads=threads, say=_note, progress=progress
+        )
+    told = {"model": model.label, "folder": model.folder, "allowed": made.allowed, **made.parity}
+    useful = set(made.allowed) - {parity.FLOAT32}
+    if useful:
+        model_folders.put_in(folder, *optimise.shipped(found, made))
+        store.optimised(db, model.id, forms={"allowed": made.allowed, "margin": made.parity["margin"]}, by=operator())
+    _tell(told, is_json, model_words.written_parity(told))
+    return Exit.DONE if useful else Exit.REFUSED
+
+
+def _note(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _chosen(value: str | None, proposal: Proposal | None, why: str) -> Proposal | None:

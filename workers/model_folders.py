@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from db.store import models
 from db.store.connection import Database
 from db.store.models import ModelView, Registration
 from db.store.reading import printable
-from workers import trained_models
+from workers import parity, trained_models
 from workers.trained_models import SUMS, TrainedModel
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # also the name of a folder
@@ -30,10 +30,11 @@ def registration(folder: Path) -> Registration:
     model = trained_models.load_folder(folder)
     threshold = trained_models.recommended_threshold(folder)
     report = trained_models.read_report(folder)
+    parity.read(folder, model)
     for is_wrong, what in _problems(model, threshold.value, report):
         if is_wrong:
             raise ModelRefused(f"{folder}: {what}")
-    for file in (model.weights, model.gate.parameters):
+    for file in (model.weights, model.gate.parameters, *filter(None, [model.int8])):
         if not _is_safetensors(trained_models.read_checked(folder, file)):
             raise ModelRefused(f"{folder / file.file} is not a safetensors file")
     return Registration(
@@ -66,7 +67,28 @@ def take_in(db: Database, folder: Path, *, by: str) -> ModelView:
     if _lies_at(target) and not _is_whole(target):
         _remove(target)  # damaged, and here is the same model whole
     copy(folder, target)
+    _take_over_forms(folder, target)
     return models.get(db, models.register(db, replace(given, folder=str(target)), by=by))
+
+
+def put_in(folder: Path, model: TrainedModel, files: Mapping[str, bytes]) -> None:
+    """Write a folder's model.json anew, with more files that it names; the folder is whole before and after, and for a
+    moment not there (a worker that asks then waits a minute). Raises ModelRefused where the two do not fit."""
+    draft = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    with _writing(folder):
+        try:
+            draft.mkdir()
+            for file in trained_models.files(folder):
+                if file.file != "model.json" and file.file not in files:
+                    _write(draft / file.file, trained_models.read_checked(folder, file))
+            for name, content in files.items():
+                _write(draft / name, content)
+            trained_models.write_model(draft, model)
+            parity.read(draft, trained_models.load_folder(draft))
+            _remove(folder)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def hand_out(model: ModelView, folder: Path) -> Path:
@@ -84,6 +106,7 @@ def checked(model: ModelView) -> TrainedModel:
     found = trained_models.load_folder(Path(model.folder))
     if found.weights.sha256 != model.weights_sha256:
         raise ModelRefused(f"{model.folder} holds other weights than {model.label}")
+    parity.read(Path(model.folder), found)
     return found
 
 
@@ -163,6 +186,16 @@ def _refuse_another(source: Path, target: Path) -> None:
     wanted, found = trained_models.load_folder(source), trained_models.load_folder(target)
     if (wanted.name, wanted.version, wanted.weights.sha256) != (found.name, found.version, found.weights.sha256):
         raise Refused(f"{target} is another trained model: move it out of the way, or choose another folder")
+
+
+def _take_over_forms(source: Path, target: Path) -> None:
+    """The same model comes with faster forms that the copy which lies there lacks: the copy gets them."""
+    given, kept = trained_models.load_folder(source), trained_models.load_folder(target)
+    if given.parity is None or kept.parity is not None:
+        return
+    new = [file for file in (given.int8, given.parity) if file is not None]
+    forms = replace(kept, int8=given.int8, parity=given.parity)
+    put_in(target, forms, {file.file: trained_models.read_checked(source, file) for file in new})
 
 
 def _lies_at(target: Path) -> bool:

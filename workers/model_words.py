@@ -126,6 +126,34 @@ def written_change(done: dict[str, Any]) -> str:
     return "\n".join([first, *(made if done["pictures_made"] else []), *lacking, *(again if lacking else [])])
 
 
+def written_parity(told: dict[str, Any]) -> str:
+    """What `optimize` made, and what may run."""
+    return "\n".join(_parity_lines(told))
+
+
+def _parity_lines(told: dict[str, Any]) -> Iterator[str]:
+    reference, validation = told["reference"], told["validation"]
+    yield (
+        f"{told['model']}: beside {reference['engine']} {reference['precision']} on {validation['images']:,} "
+        f"validation images, threshold {told['threshold']:.4f}"
+    )
+    yield f"{'':10}  {'p50':>7} {'p99':>7} {'largest':>7}  {'AUC':>8}  flips (beyond the band), gate likewise"
+    for name, form in told["forms"].items():
+        yield (
+            f"{name:10}  {form['p50']:7.5f} {form['p99']:7.4f} {form['largest']:7.4f}  {form['auc_difference']:+8.5f}  "
+            f"{form['flips']} ({form['flips_outside']}), {form['gate_flips']} ({form['gate_flips_outside']})"
+            + (f"  refused: {form['refused']}" if form["refused"] else "")
+        )
+    looks = told["second_looks"]
+    yield (
+        f"two stages: float32 looks again at {looks['without_finding']:.1%} of the images without a finding, "
+        f"{looks['all']:.1%} of all"
+    )
+    kept = [name for name in told["allowed"] if name != "float32"]
+    nothing = "nothing beside float32 keeps the limits: the folder stays as it is"
+    yield f"may run: {', '.join(kept)}" if kept else nothing
+
+
 def _bench_lines(told: dict[str, Any]) -> Iterator[str]:
     night = told["last_night"]
     yield f"{told['model']}: {told['threshold']:g} rules"

@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from db.errors import ModelRefused
-from workers import gate, networks, trained_models, weights
-from workers.engines import tensorflow as engine
+from workers import engines, gate, parity, trained_models, weights
 from workers.heat import Grid, Heat
 from workers.trained_models import TrainedModel
+from workers.two_stage import TwoStage
 
 Layers = Mapping[str, NDArray[np.float32]]
 
@@ -29,6 +29,10 @@ class Prediction:
     last_map: NDArray[np.float32]
     gradient: NDArray[np.float32]
     grid: Grid | None = None
+    # Of two stages, which one this is (as `describe` gives it), and what the first one had said; else neither.
+    made_by: dict[str, str] | None = None
+    first_score: float | None = None
+    holds_from: float | None = None  # of the first stage: the least threshold under which its score stands
 
     def heat(self) -> Heat:
         """Where the picture raised the score: last map times gradient, positive part, 1 at its highest place.
@@ -46,19 +50,70 @@ class Scorer:
     """A trained model in memory, on one device."""
 
     model: TrainedModel
-    engine: engine.Engine
+    engine: engines.Running
     head: Layers
     gate: gate.Fit
+    golden_score: float | None = None  # what the golden image gives at this precision, where the folder tells
+
+    @overload
+    @classmethod
+    def load(
+        cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu"
+    ) -> "Scorer": ...
+
+    @overload
+    @classmethod
+    def load(
+        cls, folder: Path, *, batch_size: int, threads: int | None, device: str, engine: str, precision: str
+    ) -> "Scorer | TwoStage[Scorer]": ...
 
     @classmethod
-    def load(cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu") -> Self:
-        """Load a folder onto "cpu" or "gpu:N". Raises ModelRefused, and Refused where there is no such device."""
+    def load(
+        cls,
+        folder: Path,
+        *,
+        batch_size: int = 32,
+        threads: int | None = None,
+        device: str = "cpu",
+        engine: str = engines.AUTO,
+        precision: str = parity.FLOAT32,
+    ) -> "Scorer | TwoStage[Scorer]":
+        """Load a folder onto "cpu" or "gpu:N" under the settings ENGINE and PRECISION. What the trained model's parity
+        report does not allow is refused, whatever the settings say. Raises ModelRefused, and Refused where there is no
+        such device or engine."""
+        name = engines.chosen(engine, device)
+        module = engines.module(name)
         model = trained_models.load_folder(folder)
-        values = weights.read(folder, model)
-        running = engine.load(model, values, batch_size=batch_size, threads=threads, device=device)
+        report = parity.read(folder, model)
+        mode = parity.chosen(report, precision, module)
+
+        def at(precision: str) -> Scorer:
+            return cls._at(folder, model, report, module, precision, (batch_size, threads, device))
+
+        if report is None or mode != parity.TWO_STAGE:
+            return at(mode)
+        return TwoStage(at(parity.INT8), at(parity.FLOAT32), parity.margin(report))
+
+    @classmethod
+    def _at(
+        cls,
+        folder: Path,
+        model: TrainedModel,
+        report: Mapping[str, Any] | None,
+        module: engines.Engine,
+        precision: str,
+        place: tuple[int, int | None, str],
+    ) -> Self:
+        """Load a folder at one precision; `place` is batch size, threads and device."""
+        batch_size, threads, device = place
+        plain = weights.read(folder, model)
+        values = plain
+        if precision == parity.INT8 and model.int8 is not None:
+            values = weights.at_int8(plain, weights.unpack(weights.read_arrays(folder, model.int8)))
+        running = module.load(model, values, batch_size=batch_size, precision=precision, threads=threads, device=device)
         fit = weights.unpack(weights.read_arrays(folder, model.gate.parameters))
         try:
-            return cls(model, running, _head(values), gate.Fit(**fit))
+            return cls(model, running, _head(plain), gate.Fit(**fit), parity.golden_score(report, precision))
         except TypeError as error:
             raise ModelRefused(f"{folder}: the gate's parameters are incomplete: {error}") from error
 
@@ -70,12 +125,14 @@ class Scorer:
     @property
     def grid(self) -> Grid | None:
         """Where the last map's places lie in the input."""
+        from workers import networks  # loads Keras: only once the engine has said what Keras computes with
+
         design = networks.ARCHITECTURES.get(self.model.architecture)
         return Grid(*design.map_grid) if design and design.map_grid else None
 
     def describe(self) -> dict[str, str]:
         """Name engine, precision and device."""
-        return engine.describe(self.engine)
+        return engines.of(self.engine).describe(self.engine)
 
     def predict(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
         """Score N images, (N, S, S) uint8, any N. Raises MemoryError, ValueError (another shape, or a score that
@@ -92,7 +149,7 @@ class Scorer:
         return self.predict(pixels[None])[0].heat()
 
     def _predict_batch(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
-        outputs = engine.predict(self.engine, pixels)
+        outputs = engines.of(self.engine).predict(self.engine, pixels)
         _require_probabilities(outputs.class_scores)
         flagged = [name in self.model.flag_classes for name in self.model.classes]
         scores = outputs.class_scores[:, flagged].sum(axis=1)

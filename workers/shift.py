@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from db.errors import DatabaseUnreachable, DeviceUnsound, ModelRefused
 from db.settings import Settings, settings
@@ -21,9 +23,10 @@ from workers import golden
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
+from workers.two_stage import TwoStage, stages
 
 if TYPE_CHECKING:
-    from workers.scoring import Scorer
+    from workers.scoring import Prediction, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +43,14 @@ class Loaded:
     """A trained model in this process, ready to score."""
 
     view: models.ModelView
-    scorer: "Scorer"
+    scorer: "Scorer | TwoStage[Scorer]"
     batch_size: int
+
+    def predict(self, pixels: NDArray[np.uint8]) -> "list[Prediction]":
+        """Score N x S x S uint8; of two stages, the threshold that rules says what the second looks at."""
+        if isinstance(self.scorer, TwoStage):
+            return self.scorer.predict(pixels, threshold=self.view.threshold)
+        return self.scorer.predict(pixels)
 
 
 @dataclass
@@ -93,15 +102,22 @@ class Shift:
         # Only here, in the child: the parent imports this module and must not load TensorFlow.
         from workers.scoring import Scorer
 
-        scorer = Scorer.load(Path(view.folder), batch_size=batch_size, threads=threads(self.config), device=self.device)
+        scorer = Scorer.load(
+            Path(view.folder),
+            batch_size=batch_size,
+            threads=threads(self.config),
+            device=self.device,
+            engine=self.config.engine,
+            precision=self.config.precision,
+        )
         if scorer.model.weights.sha256 != view.weights_sha256:
             raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
         return Loaded(view, scorer, batch_size)
 
     def for_single_images(self, loaded: Loaded, *, count: int) -> Loaded:
         """The same trained model with a batch of one: a larger one costs the same however few images are in it. For
-        few images it is not worth loading."""
-        if count <= LOAD_FOR:
+        few images it is not worth loading, and OpenVINO computes each image alone anyway."""
+        if count <= LOAD_FOR or loaded.scorer.describe()["engine"] == "openvino":
             return loaded
         if loaded.view.id not in self._single:
             self._single = {loaded.view.id: self._ready(loaded.view, 1)}
@@ -117,7 +133,8 @@ class Shift:
         try:
             while True:
                 try:
-                    golden.check(self.db, loaded.view, loaded.scorer, count=loaded.batch_size, worker=self.name)
+                    for scorer in stages(loaded.scorer):
+                        golden.check(self.db, loaded.view, scorer, count=loaded.batch_size, worker=self.name)
                     return
                 except MemoryError:
                     loaded = self.smaller(loaded)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -252,9 +252,9 @@ def predict(hand: Shift, loaded: Loaded, pixels: NDArray[np.uint8]) -> "list[Pre
     Raises MemoryError when there is no room for one image."""
     while True:
         try:
-            return loaded.scorer.predict(pixels)
+            return loaded.predict(pixels)
         except MemoryError:
-            loaded = hand.smaller(loaded)
+            loaded = replace(hand.smaller(loaded), view=loaded.view)
 
 
 def _result(
@@ -273,11 +273,17 @@ def _result(
         scan_id=scan.id,
         score=prediction.score,
         class_scores=prediction.class_scores,
-        evidence=asdict(decoded.evidence),
+        evidence=asdict(decoded.evidence) | _first_stage(prediction),
         seconds=share + decoded.seconds,
         share=drawn,
-        **loaded.scorer.describe(),
+        holds_from=prediction.holds_from,
+        **(prediction.made_by or loaded.scorer.describe()),
     )
+
+
+def _first_stage(prediction: "Prediction") -> dict[str, float]:
+    """For the record of an outcome that the second stage decided: what the first one had said."""
+    return {} if prediction.first_score is None else {"int8_score": prediction.first_score}
 
 
 def _draw(scan: WaitingScan) -> float | None:

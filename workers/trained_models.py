@@ -3,6 +3,8 @@
 model.json     everything but weights and thresholds
 report.json    what it was measured to do, and the threshold recommended from it
 weights, gate  safetensors
+parity.json    how its faster forms agree with float32; there once `nightread models optimize` has made them,
+int8           and the ranges of the one in integers, safetensors
 SHA256SUMS     of all of these, as `sha256sum -c` reads it: one altered byte and the folder is refused
 """
 
@@ -86,6 +88,12 @@ class TrainedModel:
     gate: Gate
     intended_use: IntendedUse
     temperature: float
+    int8: File | None = None
+    parity: File | None = None
+
+    def files(self) -> tuple[File, ...]:
+        """Every file that it names."""
+        return tuple(file for file in (self.weights, self.gate.parameters, self.int8, self.parity) if file is not None)
 
 
 def load_folder(folder: Path) -> TrainedModel:
@@ -99,11 +107,13 @@ def load_folder(folder: Path) -> TrainedModel:
         model = _parse(json.loads((folder / "model.json").read_text("utf-8")))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelRefused(f"{folder}/model.json is not a trained model of format {FORMAT}: {error!r}") from error
-    for needed in (model.weights, model.gate.parameters):
+    for needed in model.files():
         if sums.get(needed.file) != needed.sha256:
             raise ModelRefused(f"{folder}: {needed.file} is not the file that model.json names")
     if not {"model.json", "report.json"} <= sums.keys():
         raise ModelRefused(f"{folder}/{SUMS} does not cover model.json and report.json")
+    if model.int8 is not None and model.parity is None:
+        raise ModelRefused(f"{folder} has an int8 form without its parity report: run `nightread models optimize`")
     if model.preprocessing.version != VERSION:
         raise ModelRefused(
             f"{model.name} {model.version} was trained with preprocessing {model.preprocessing.version}; "
@@ -145,12 +155,17 @@ def read_checked(folder: Path, wanted: File) -> bytes:
 
 
 def write_folder(folder: Path, model: TrainedModel, report: dict[str, Any]) -> None:
-    """Write `model.json`, `report.json` and the sums beside what is already there: weights, gate and, where there is
-    one, `report.html`."""
-    document = {"format": FORMAT, **asdict(model)}
-    for name, content in (("model.json", document), ("report.json", report)):
-        (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    names = ["model.json", "report.json", model.weights.file, model.gate.parameters.file]
+    """Write `model.json`, `report.json` and the sums beside what is already there: weights, gate, what is there for
+    other precisions and, where there is one, `report.html`."""
+    (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_model(folder, model)
+
+
+def write_model(folder: Path, model: TrainedModel) -> None:
+    """Write `model.json` and the sums beside what is already there, the report included."""
+    document = {"format": FORMAT, **{name: value for name, value in asdict(model).items() if value is not None}}
+    (folder / "model.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    names = ["model.json", "report.json", *(file.file for file in model.files())]
     names += ["report.html"] if (folder / "report.html").exists() else []
     lines = [f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names]
     (folder / SUMS).write_text("".join(lines), "utf-8")
@@ -192,6 +207,7 @@ def _parse(document: dict[str, Any]) -> TrainedModel:
         "weights": File(**document["weights"]),
         "gate": Gate(File(**gate["parameters"]), tuple(gate["layers"]), float(gate["limit"])),
         "intended_use": IntendedUse(**document["intended_use"]),
+        **{name: File(**document[name]) for name in ("int8", "parity") if document.get(name) is not None},
     }
     model = TrainedModel(**document)
     if len(model.classes) < 2 or not set(model.flag_classes) < set(model.classes) or not model.flag_classes:

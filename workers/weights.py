@@ -13,6 +13,7 @@ Floats = dict[str, NDArray[np.float32]]
 SCALE = ".scale"
 ENCODING = "int8 per output channel; small kernels float16"
 HALVES = "float16"
+ARROW = ">"  # in the name of what is stored for int8: a range between two places of the network, not a weight
 
 # Kernels below this many weights keep 16 bits. Those are the early layers: 6 % of a ResNet-50, and rounding them
 # to 8 bits moved scores by up to 0.019 where rounding all the others moved them by 0.001.
@@ -53,6 +54,16 @@ def unpack(packed: dict[str, NDArray[np.generic]]) -> Floats:
 def read(folder: Path, model: TrainedModel) -> Floats:
     """Read a trained model's weights as float32. Raises ModelRefused if the file is altered or no safetensors."""
     return unpack(read_arrays(folder, model.weights))
+
+
+def at_int8(values: Floats, stored: Floats) -> Floats:
+    """Weights with what belongs to int8 (workers.networks.quantised) among them: ranges, and biases corrected for what
+    rounding shifts on average. Raises ModelRefused where a bias is none of the network's."""
+    biases = {name: array for name, array in stored.items() if ARROW not in name}
+    for name, array in biases.items():
+        if name not in values or values[name].shape != array.shape:
+            raise ModelRefused(f"int8: the network has no {name} of shape {array.shape}")
+    return {**values, **stored}
 
 
 def read_arrays(folder: Path, wanted: File) -> dict[str, NDArray[np.generic]]:

@@ -150,6 +150,12 @@ def in_use(db: Database) -> list[ModelView]:
         return [view(session, model_id) for model_id in sorted(ids - {None}) if model_id is not None]
 
 
+def optimised(db: Database, model_id: int, *, forms: dict[str, Any], by: str) -> None:
+    """Put on record that a model's folder holds faster forms from now on, and how they agree with float32."""
+    with db.writing() as session:
+        record(session, by, "model_optimised", f"model {view(session, model_id).label}", forms)
+
+
 def activations(db: Database, model_id: int) -> list[Decision]:
     """When a model was activated, by whom and why, in order."""
     with db.reading() as session:

@@ -49,7 +49,8 @@ class Claim:
 @dataclass(frozen=True)
 class Scored:
     """A probability (0 to 1) with what made it; `seconds` is the scan's share of the work. `share` is the probability
-    with which it was drawn for reading even if it is cleared; None: it was not."""
+    with which it was drawn for reading even if it is cleared; None: it was not. Under a threshold below `holds_from` it
+    would have been looked at again at float32, so there it does not stand."""
 
     scan_id: int
     score: float
@@ -60,6 +61,7 @@ class Scored:
     device: str
     seconds: float
     share: float | None = None
+    holds_from: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> boo
         if chunk is None:
             return False
         threshold = held_threshold(session, claim.trained_model_id)
+        results = [result for result in results if _stands(result, threshold)]
         generations = generations_of(session, claim.chunk_id)
         outcomes = [
             outcome_of(result, claim.trained_model_id, threshold, generations[result.scan_id]) for result in results
@@ -163,6 +166,11 @@ def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> boo
         else:
             chunk.attempts -= 1
         return True
+
+
+def _stands(result: Result, threshold: float) -> bool:
+    """False for a score that a threshold set meanwhile calls in question: the scan waits again."""
+    return not isinstance(result, Scored) or result.holds_from is None or threshold >= result.holds_from
 
 
 def waiting_chunks(db: Database) -> int:

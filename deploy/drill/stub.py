@@ -77,7 +77,9 @@ class StubScorer:
     batch_size: int
 
     @classmethod
-    def load(cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu") -> Self:
+    def load(
+        cls, folder: Path, *, batch_size: int = 32, threads: int | None = None, device: str = "cpu", **chosen: str
+    ) -> Self:
         """Nothing to load."""
         return cls(MODEL, batch_size)
 

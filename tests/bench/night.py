@@ -23,7 +23,7 @@ from db.store.connection import Database, connect
 from deploy import home, local
 from deploy.supervisor import Supervisor
 from producer import submission
-from workers import preprocessing, trained_models
+from workers import engines, preprocessing, trained_models
 from workers.scoring import Scorer
 
 IMAGES = int(os.environ.get("BENCH_IMAGES", "640"))
@@ -60,9 +60,8 @@ def is_done(db: Database) -> bool:
 
 
 def bare_rate(scorer: Scorer, pixels: NDArray[np.uint8]) -> float:
-    """Images a second of the frozen graph over pixels that lie ready."""
-    from workers.engines import tensorflow as engine
-
+    """Images a second of the bare engine over pixels that lie ready."""
+    engine = engines.of(scorer.engine)
     size = scorer.engine.batch_size
     started = time.perf_counter()
     for start in range(0, len(pixels), size):
@@ -73,7 +72,7 @@ def bare_rate(scorer: Scorer, pixels: NDArray[np.uint8]) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="nrb-") as folder:
         config = Settings(home=Path(folder) / "h")
-        os.environ["NIGHTREAD_HOME"] = str(config.home)
+        os.environ |= {"NIGHTREAD_HOME": str(config.home), "NIGHTREAD_PRECISION": "float32"}
         db = connect(config)
         home.make_ready(db)
         folders = [Path(folder) / f"images{number}" for number in range(ROUNDS + 1)]
@@ -104,7 +103,8 @@ def measure(db: Database, scorer: Scorer, pixels: NDArray[np.uint8], folders: li
         pairs.append((whole, bare))
         print(f"  system {whole:.1f}/s, bare {bare:.1f}/s, ratio {whole / bare:.3f}", file=sys.stderr)
     print(
-        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, TensorFlow float32, "
+        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, "
+        f"{scorer.describe()['engine']} float32, "
         f"{len(os.sched_getaffinity(0))} cores: whole system over bare frozen graph "
         f"{statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})"
     )

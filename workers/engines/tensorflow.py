@@ -85,6 +85,11 @@ def describe(engine: Engine) -> dict[str, str]:
     return {"engine": "tensorflow", "precision": engine.precision, "device": engine.device}
 
 
+def can(precision: str) -> bool:
+    """Whether it computes at a precision here."""
+    return precision in PRECISIONS
+
+
 def _set_up(threads: int | None) -> None:
     try:
         if threads is not None:

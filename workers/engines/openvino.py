@@ -1,0 +1,149 @@
+"""OpenVINO on a CPU, at float32, bfloat16 and int8: one image a request, as many requests at once as threads.
+
+Left to itself OpenVINO takes bfloat16 on one processor and float32 on the next, so precision, streams and threads are
+pinned here and recorded with every outcome. Each image is computed alone: its score does not hang on its neighbours,
+and no batch is padded (measured on 2 cores: within 3 % of batches of two to eight, at every precision).
+"""
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from db.errors import ModelRefused, Refused
+from workers.engines import Outputs, processor_flags
+from workers.networks import Weights, quantised
+from workers.networks.openvino_graph import serving_graph
+from workers.openvino_runtime import openvino
+from workers.trained_models import TrainedModel
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+# What is not rounded to int8 is computed at float32. Streams of one thread each keep the cores busiest.
+HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+# Without one of these, int8 sums overflow or crawl (OpenVINO, "Low precision optimisation"), and bfloat16 is emulated.
+NEEDED = {
+    "float32": frozenset[str](),
+    "bfloat16": frozenset({"avx512_bf16", "amx_bf16"}),
+    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8"}),
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A loaded model: `queue` takes (1, S, S, 1) uint8 and gives the three outputs of the serving graph."""
+
+    queue: openvino.AsyncInferQueue
+    batch_size: int
+    input_size: int
+    precision: str
+    device: str
+    threads: int
+    shapes: tuple[tuple[int, ...], ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def load(
+    model: TrainedModel,
+    weights: Weights,
+    *,
+    batch_size: int,
+    precision: str = "float32",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Engine:
+    """Load a trained model's weights onto the CPU; at int8 with the ranges among them (`weights.at_int8`).
+
+    Raises ModelRefused for a precision that it or this processor does not do and for weights that do not fit,
+    Refused for a GPU.
+    """
+    if device != "cpu":
+        raise Refused(f"{device}: OpenVINO runs on CPUs here; GPUs are TensorFlow's")
+    require(precision)
+    graph = serving_graph(model, weights, halves=precision == "bfloat16")
+    if precision == "int8":
+        quantised.put_in(graph, quantised.ranges_among(weights))
+    queue = _compile(graph, precision, threads)
+    compiled = queue[0].get_compiled_model()
+    shapes = tuple(tuple(output.shape) for output in compiled.outputs)
+    pinned = compiled.get_property("INFERENCE_NUM_THREADS")
+    return Engine(queue, batch_size, model.input_size, precision, device, int(pinned), shapes)
+
+
+def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
+    """Run N images, (N, S, S) uint8 with 1 <= N <= batch_size. Raises ValueError on other shapes, MemoryError,
+    RuntimeError (the device failed)."""
+    count, size = len(pixels), engine.input_size
+    if not 1 <= count <= engine.batch_size or pixels.shape[1:] != (size, size):
+        raise ValueError(f"up to {engine.batch_size} images of {size} pixels a side, not {pixels.shape}")
+    given = [np.empty((count, *shape[1:]), np.float32) for shape in engine.shapes]
+
+    def keep(request: openvino.InferRequest, place: int) -> None:
+        for number, values in enumerate(given):
+            values[place] = request.get_output_tensor(number).data[0]
+
+    with engine.lock:  # the model that is loaded next is proved while this one works
+        engine.queue.set_callback(keep)
+        try:
+            for place in range(count):
+                engine.queue.start_async({0: pixels[place][None, ..., None]}, place)
+        except RuntimeError as error:
+            raise _known(engine, error) from error
+        finally:
+            _wait(engine)
+    return Outputs(*given)
+
+
+def describe(engine: Engine) -> dict[str, str]:
+    """Name engine, precision and device, as every outcome records them."""
+    return {
+        "engine": "openvino",
+        "precision": engine.precision,
+        "device": f"{engine.device}, {engine.threads} streams of 1 thread",
+    }
+
+
+def require(precision: str) -> None:
+    """Raise ModelRefused for a precision that this engine or this processor does not do."""
+    if precision not in PRECISIONS:
+        raise ModelRefused(f"OpenVINO runs models at {', '.join(PRECISIONS)}, not {precision}")
+    if not can(precision):
+        raise ModelRefused(
+            f"this processor does not compute at {precision} (it has none of {', '.join(sorted(NEEDED[precision]))}): "
+            f"let NIGHTREAD_PRECISION be auto or float32"
+        )
+
+
+def can(precision: str) -> bool:
+    """Whether it computes at a precision here, as it should."""
+    return precision in PRECISIONS and (not NEEDED[precision] or bool(NEEDED[precision] & processor_flags()))
+
+
+def _compile(graph: openvino.Model, precision: str, threads: int | None) -> openvino.AsyncInferQueue:
+    wanted = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": threads or 1,
+        "INFERENCE_NUM_THREADS": threads or 1,
+        "ENABLE_CPU_PINNING": False,  # two workers of one machine would be pinned to the same cores
+    }
+    compiled = openvino.Core().compile_model(graph, "CPU", wanted)
+    found = {name: compiled.get_property(name) for name in ("NUM_STREAMS", "INFERENCE_NUM_THREADS")}
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if hint != HINTS[precision] or any(found[name] != wanted[name] for name in found):
+        raise ModelRefused(f"OpenVINO does not compute at {precision} as it was told here: {hint}, {found}")
+    return openvino.AsyncInferQueue(compiled, 2 * (threads or 1))
+
+
+def _wait(engine: Engine) -> None:
+    try:
+        engine.queue.wait_all()
+    except RuntimeError as error:
+        raise _known(engine, error) from error
+
+
+def _known(engine: Engine, error: RuntimeError) -> Exception:
+    """The error that callers know: no room, or a device that failed."""
+    if "bad_alloc" in str(error) or "allocate" in str(error):
+        return MemoryError(f"{engine.device}: no room for {engine.threads} images at once")
+    return RuntimeError(f"{engine.device}: OpenVINO failed: {str(error).strip().splitlines()[-1][:200]}")
