@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from db.store.scoring import NOBODY, Claim, Failed, Rejected, Result, Scored, Wa
 from db.words import Cause, Reason
 from workers import derived
 from workers.decoding import Prepared as Decoded
-from workers.decoding import Source
+from workers.preparing import Prepared, prepare, prepare_scan, source_of
 from workers.queue import SCORE, app
 from workers.shift import Loaded, Shift, shift
 
@@ -36,17 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _random = secrets.SystemRandom()
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A claimed chunk: the scans that are ready for the engine, and those that were rejected on the way. Of a chunk
-    that a worker was lost with, neither: there each scan is named before it is looked at."""
-
-    claim: Claim
-    loaded: Loaded
-    ready: list[tuple[WaitingScan, Decoded]]
-    rejected: list[Rejected]
 
 
 @app(settings()).task(name=SCORE)  # type: ignore[untyped-decorator]
@@ -128,34 +117,6 @@ def _avoid(hand: Shift, claim: Claim, error: RootUnavailable) -> None:
     """A root that does not answer is machinery: its batch waits, the others go on."""
     log.error("batch %d waits: %s", claim.batch_id, error)
     hand.avoid(claim.batch_id)
-
-
-def prepare(hand: Shift, loaded: Loaded, claim: Claim) -> Prepared:
-    """Decode and preprocess a chunk's scans in the decoder processes. Raises RootUnavailable."""
-    ready: list[tuple[WaitingScan, Decoded]] = []
-    rejected: list[Rejected] = []
-    with ThreadPoolExecutor(hand.decoders.count, "decode") as threads:
-        decoding = [threads.submit(prepare_scan, hand, loaded, scan) for scan in claim.scans]
-        for scan, future in zip(claim.scans, decoding, strict=True):
-            result = future.result()
-            if isinstance(result, Rejected):
-                rejected.append(result)
-            else:
-                ready.append((scan, result))
-            hand.renew(claim)
-    return Prepared(claim, loaded, ready, rejected)
-
-
-def prepare_scan(hand: Shift, loaded: Loaded, scan: WaitingScan) -> Decoded | Rejected:
-    """One scan's pixels as the model wants them, or why there are none."""
-    youngest = loaded.view.minimum_age
-    if scan.age is not None and youngest is not None and scan.age < youngest:
-        return Rejected(scan.id, Reason.OUTSIDE_INTENDED_USE, f"the model is for ages from {youngest:g} years")
-    try:
-        eyes = loaded.scorer.model.preprocessing
-        return hand.decoders.prepare(_source(scan), loaded.view.input_size, border=eyes.border, mode=eyes.mode)
-    except UnreadableImage as error:
-        return Rejected(scan.id, error.code, error.detail)
 
 
 def finish(hand: Shift, prepared: Prepared) -> None:
@@ -266,7 +227,7 @@ def _result(
     drawn = _draw(scan)
     if drawn is not None or prediction.score >= loaded.view.threshold:
         try:
-            derived.keep(hand.config.derived, hand.decoders, _source(scan), scan.key, decoded, prediction)
+            derived.keep(hand.config.derived, hand.decoders, source_of(scan), scan.key, decoded, prediction)
         except UnreadableImage as error:  # gone or changed since it was decoded
             return Rejected(scan.id, error.code, error.detail)
     return Scored(
@@ -295,10 +256,6 @@ def _draw(scan: WaitingScan) -> float | None:
 def _failed(scan: WaitingScan, error: Exception) -> Failed:
     cause = Cause.OUT_OF_MEMORY if isinstance(error, MemoryError) else Cause.ENGINE_ERROR
     return Failed(scan.id, cause, f"{type(error).__name__}: {error}"[:500])
-
-
-def _source(scan: WaitingScan) -> Source:
-    return Source(scan.root, scan.path, scan.sha256 or "")
 
 
 def _slices(ready: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
