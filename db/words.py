@@ -5,8 +5,9 @@ from enum import IntEnum, StrEnum
 # What ledger and workers agree on: raised when a worker must do something new with a chunk. It names the queue and is
 # written into every chunk, so that an older worker neither hears a newer ring nor claims a newer chunk.
 # 2: a breadcrumb says that its worker scored the golden image first. 3: who completes a chunk enters what is flagged in
-# the worklist.
-PROTOCOL = 3
+# the worklist. 4: a score of the first of two stages is kept with the threshold that it holds from, and a scan whose
+# score a lower threshold called in question is looked at again, though it may be on the worklist.
+PROTOCOL = 4
 
 
 class Reason(StrEnum):

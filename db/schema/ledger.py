@@ -192,6 +192,9 @@ class Scan(Base):
     tags: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # the other DICOM tags kept
 
 
+_COMPUTED = "pixels_sha256 IS NOT NULL AND reused_from IS NULL"
+
+
 class Outcome(Base):
     """How one scan ended under one trained model: exactly one of scored, rejected, failed."""
 
@@ -218,6 +221,13 @@ class Outcome(Base):
             sqlite_where=text("kind <> 'scored'"),
             postgresql_where=text("kind <> 'scored'"),
         ),
+        # What was computed, by what was looked at: copies are not looked for.
+        Index(
+            "ix_outcomes_pixels",
+            "pixels_sha256",
+            sqlite_where=text(_COMPUTED),
+            postgresql_where=text(_COMPUTED),
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     scan_id: Mapped[int] = mapped_column(ForeignKey("scans.id"))
@@ -235,6 +245,15 @@ class Outcome(Base):
     precision: Mapped[str | None] = mapped_column(String(20))
     device: Mapped[str | None] = mapped_column(String(60))
     seconds: Mapped[float | None] = mapped_column(Float)
+    # A score of the first of two stages stands from this threshold on: below it, the second would have looked, too.
+    holds_from: Mapped[float | None] = mapped_column(Float)
+    # What the score came of: the model's input (S x S bytes), the preprocessing that made it, and everything else that
+    # the score depends on (workers/reuse.py). NULL where nothing was computed.
+    pixels_sha256: Mapped[str | None] = mapped_column(String(64))
+    preprocessing: Mapped[str | None] = mapped_column(String(20))
+    recipe: Mapped[str | None] = mapped_column(String(64))
+    # The outcome whose numbers these are, where nothing was computed anew. No foreign key: it may be purged before.
+    reused_from: Mapped[int | None]
     at: Mapped[datetime]
 
 
