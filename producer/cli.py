@@ -16,6 +16,7 @@ COMMANDS = {
     "screen": "deploy.commands:screen",
     "demo": "deploy.commands:demo",
     "doctor": "deploy.commands:doctor",
+    "plan": "deploy.plan.command:plan",
     "drill": "deploy.drill.command:drill",
     "backup": "deploy.backup:backup",
     "restore": "deploy.restore:restore",
