@@ -1,113 +1,115 @@
-"""Whole system over bare engine: images a second from submission to the last outcome, through queue, worker, decoder
-processes and ledger, over the frozen TensorFlow graph alone at the same batch size. Interleaved in one run.
+"""The whole system over the ideal: scans a second from submission to the last outcome, through intake, queue, worker,
+decoder processes and ledger, over cores / (inference + preparation), both measured alone in the same round.
 
-Images: 224-pixel JPEGs, real ones from NIGHTREAD_TEST_DATA where it is set, else the shipped samples with noise.
+    python tests/bench/night.py --set P --precision float32
+
+Inference alone is the bare engine over ready pixels with every core busy. Preparation alone is a plain loop on one core
+that reads, hashes, decodes and prepares the same files; a second row takes the decoder processes with nothing else
+running instead; a third leaves intake out (from the first claim to the last outcome). Two stages are compared with int8
+over all and float32 over those that get a second look. What is flagged costs a picture for review, which the ideal does
+not count.
 """
 
-import os
+import argparse
+import hashlib
+import shutil
 import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from pictures import pictures, write
-from sqlalchemy import func, select
+import alone
+import ratio
+import sets
+from house import House, house
+from ratio import CORES, say
 
-from db.schema import Chunk
-from db.settings import Settings
-from db.store import reading
-from db.store.connection import Database, connect
-from deploy import home, local
-from deploy.supervisor import Supervisor
-from producer import submission
-from workers import engines, preprocessing, trained_models
+from workers import engines, trained_models
 from workers.scoring import Scorer
 
-IMAGES = int(os.environ.get("BENCH_IMAGES", "640"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+GOAL = ">= 0.95"
+SAMPLED = 1600  # images that preparation alone looks at, at most
 
 
-def write_folder(folder: Path, seed: int) -> None:
-    """IMAGES files that no earlier folder held: one grey level of noise makes each new to the site."""
-    folder.mkdir()
-    noise = np.random.default_rng(seed)
-    several = pictures(IMAGES)
-    for number in range(IMAGES):
-        write(folder / f"{number:05d}.jpg", several[number % len(several)], noise)
+def scorer_at(precision: str, batch_size: int = 16) -> object:
+    """The shipped model in this process. At int8 alone, which its report refuses, the first of its two stages."""
+    asked = "two_stage" if precision == "int8" else precision
+    loaded = Scorer.load(
+        trained_models.SHIPPED,
+        batch_size=batch_size,
+        threads=CORES,
+        device="cpu",
+        engine=engines.AUTO,
+        precision=asked,
+    )
+    return loaded.first if precision == "int8" else loaded  # type: ignore[union-attr]
 
 
-def system_rate(db: Database, folder: Path) -> float:
-    """Images a second from the first file looked at to the last outcome."""
-    started = time.perf_counter()
-    batch = submission.submit(db, folder, site_name="local").batch_id
-    while not is_done(db):
-        time.sleep(0.1)
-    seconds = time.perf_counter() - started
-    totals = reading.totals(db, batch)
-    if totals.failed or totals.found != IMAGES:
-        raise SystemExit(f"not every image was accounted for: {totals}")
-    print(f"    {totals.scored} scored, {totals.flagged} flagged, {totals.rejected} rejected", file=sys.stderr)
-    return IMAGES / seconds
+def one_round(at: House, name: str, folder: Path, bare_of: object) -> dict[str, float]:
+    """Ideal, night, ideal over one new folder; what each gave."""
+    files = sorted(folder.iterdir())[:SAMPLED]
+    pixels = alone.pixels_of(files[: max(160, min(len(files), 480))])
+    bare = alone.Bare(bare_of, pixels, sets.THRESHOLD)
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    inference = [bare.core_seconds()]
+    loop, pool = alone.loop_seconds(files), alone.pool_seconds(files, hashes)
+    night = at.night(folder)
+    inference.append(bare.core_seconds())
+    engine = statistics.mean(inference)
+    say(
+        f"  {name}: system {night.rate:.1f}/s (scoring {night.scoring_rate:.1f}/s); core-ms alone: inference "
+        f"{engine * 1e3:.2f}, loop {loop * 1e3:.2f}, decoders {pool * 1e3:.2f}; ideal {CORES / (engine + loop):.1f}/s, "
+        f"ratio {night.rate * (engine + loop) / CORES:.3f}; {night.seconds:.1f} s, {night.flagged} flagged, "
+        f"{night.second_looks} looked at twice"
+    )
+    return {
+        "whole": night.rate * (engine + loop) / CORES,
+        "whole over decoders": night.rate * (engine + pool) / CORES,
+        "scoring": night.scoring_rate * (engine + loop) / CORES,
+        "rate": night.rate,
+        "bare": CORES / engine,
+        "flagged": night.flagged / night.scored,
+        "looks": night.second_looks / night.scored,
+    }
 
 
-def is_done(db: Database) -> bool:
-    """Whether no chunk is left: asked through an index, so that asking takes nothing from the workers."""
-    with db.reading() as session:
-        return session.scalar(select(func.count()).where(Chunk.completed_at.is_(None))) == 0
-
-
-def bare_rate(scorer: Scorer, pixels: NDArray[np.uint8]) -> float:
-    """Images a second of the bare engine over pixels that lie ready."""
-    engine = engines.of(scorer.engine)
-    size = scorer.engine.batch_size
-    started = time.perf_counter()
-    for start in range(0, len(pixels), size):
-        engine.predict(scorer.engine, pixels[start : start + size])
-    return len(pixels) / (time.perf_counter() - started)
+def measure(name: str, precision: str, count: int, rounds: int) -> None:
+    """Record the three figures of one set at one precision."""
+    say(f"night {name} {precision}: {rounds} rounds of {count} files")
+    with tempfile.TemporaryDirectory(prefix="nrb-") as temporary:
+        bare_of = scorer_at(precision)
+        found: list[dict[str, float]] = []
+        with house(Path(temporary) / "h", precision=precision) as at:
+            warm = Path(temporary) / "warm"
+            sets.write_set(name, warm, max(16, count // 8), seed=99)
+            at.night(warm)  # the worker loads its model during this one
+            for number in range(rounds):
+                folder = Path(temporary) / f"round{number}"
+                sets.write_set(name, folder, count, seed=number)
+                found.append(one_round(at, name, folder, bare_of))
+                shutil.rmtree(folder)
+    both = {key: [one[key] for one in found] for key in found[0]}
+    middle = {key: statistics.median(values) for key, values in both.items()}
+    note = (
+        f"{middle['rate']:.1f} scans/s; bare engine {middle['bare']:.1f}/s; {count} files a round, "
+        f"{middle['flagged']:.1%} flagged, {middle['looks']:.1%} looked at twice"
+    )
+    title = f"{name} at {precision}: whole system over ideal"
+    ratio.record(title, GOAL, both["whole"], note=note)
+    ratio.record(f"{title}, decoder processes as preparation", "", both["whole over decoders"])
+    ratio.record(f"{title}, from the first claim", "", both["scoring"])
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="nrb-") as folder:
-        config = Settings(home=Path(folder) / "h")
-        os.environ |= {"NIGHTREAD_HOME": str(config.home), "NIGHTREAD_PRECISION": "float32"}
-        db = connect(config)
-        home.make_ready(db)
-        folders = [Path(folder) / f"images{number}" for number in range(ROUNDS + 1)]
-        for seed, scans in enumerate(folders):
-            write_folder(scans, seed)
-        pixels = np.stack([preprocessing.prepare(picture, 224)[0] for picture in pictures(IMAGES)])
-        pixels = np.resize(pixels, (IMAGES, 224, 224))
-        threads = len(os.sched_getaffinity(0))
-        scorer = Scorer.load(trained_models.SHIPPED, batch_size=config.engine_batch, threads=threads)
-        bare_rate(scorer, pixels[:64])
-        with local.only_one(config) as lock:
-            supervisor = Supervisor(config.home / "logs", lock or 0, lambda text: print(text, file=sys.stderr))
-            supervisor.start([*local.queue_parts(config), *local.scoring_parts(config)])
-            try:
-                measure(db, scorer, pixels, folders)
-            finally:
-                supervisor.stop()
-
-
-def measure(db: Database, scorer: Scorer, pixels: NDArray[np.uint8], folders: list[Path]) -> None:
-    system_rate(db, folders[0])  # the worker loads its model during this one
-    ratios, pairs = [], []
-    for scans in folders[1:]:
-        before = bare_rate(scorer, pixels)
-        whole = system_rate(db, scans)
-        bare = statistics.mean((before, bare_rate(scorer, pixels)))
-        ratios.append(whole / bare)
-        pairs.append((whole, bare))
-        print(f"  system {whole:.1f}/s, bare {bare:.1f}/s, ratio {whole / bare:.3f}", file=sys.stderr)
-    print(
-        f"night: {IMAGES} images x {ROUNDS} rounds, batch {scorer.engine.batch_size}, "
-        f"{scorer.describe()['engine']} float32, "
-        f"{len(os.sched_getaffinity(0))} cores: whole system over bare frozen graph "
-        f"{statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})"
-    )
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--set", default="P", help="letters of sets: PJNDK")
+    parser.add_argument("--precision", default="float32", help="float32, bfloat16, int8, two_stage; several by commas")
+    parser.add_argument("--count", type=int, default=0, help="files a round (default: what takes some 20 s on 2 cores)")
+    parser.add_argument("--rounds", type=int, default=ratio.ROUNDS)
+    given = parser.parse_args()
+    for name in given.set:
+        for precision in given.precision.split(","):
+            share = {"float32": 0.4, "bfloat16": 0.7}.get(precision, 1.0) if name != "K" else 1.0
+            measure(name, precision, given.count or sets.scaled(name, share), given.rounds)
 
 
 if __name__ == "__main__":

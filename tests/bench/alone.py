@@ -1,0 +1,78 @@
+"""What the ideal is made of, each measured with nothing else running: the bare engine, and preparation alone."""
+
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from ratio import CORES
+
+from workers import engines, images
+from workers.decoding import DecoderPool, Source
+from workers.preprocessing import prepare
+from workers.scoring import Scorer
+
+SIZE = 224
+
+
+class Bare:
+    """The engine of a loaded scorer over pixels that lie ready, N x S x S; of two stages, the second over those that
+    it would look at."""
+
+    def __init__(self, scorer: Any, pixels: NDArray[np.uint8], threshold: float) -> None:
+        two = hasattr(scorer, "first")
+        again = [one.first_score is not None for one in scorer.predict(pixels, threshold=threshold)] if two else []
+        self._runs = [(scorer.first, pixels), (scorer.second, pixels[again])] if two else [(scorer, pixels)]
+        self.count = len(pixels)
+
+    def core_seconds(self) -> float:
+        """Core-seconds an image with every core busy."""
+        started = time.perf_counter()
+        for scorer, pixels in self._runs:
+            run(scorer, pixels)
+        return (time.perf_counter() - started) * CORES / self.count
+
+
+def run(scorer: Scorer, pixels: NDArray[np.uint8]) -> None:
+    """The bare engine over N x S x S, without what a score is made of afterwards."""
+    engine, size = engines.of(scorer.engine), scorer.engine.batch_size
+    for start in range(0, len(pixels), size):
+        engine.predict(scorer.engine, pixels[start : start + size])
+
+
+def pixels_of(files: list[Path]) -> NDArray[np.uint8]:
+    """Files prepared as the shipped model wants them."""
+    return np.stack([prepared(file) for file in files])
+
+
+def prepared(file: Path) -> NDArray[np.uint8]:
+    """Read, hash, decode and prepare one file."""
+    data = file.read_bytes()
+    hashlib.sha256(data).hexdigest()
+    return prepare(images.to_grey8(images.read(data, images.Limits())), SIZE)[0]
+
+
+def loop_seconds(files: list[Path]) -> float:
+    """Core-seconds an image of reading, hashing, decoding and preparing in a plain loop on one core."""
+    cv2.setNumThreads(1)
+    started = time.perf_counter()
+    for file in files:
+        prepared(file)
+    return (time.perf_counter() - started) / len(files)
+
+
+def pool_seconds(files: list[Path], hashes: list[str]) -> float:
+    """Core-seconds an image of the same through one decoder process a core, nothing else running."""
+    sources = [Source(str(file.parent), file.name, known) for file, known in zip(files, hashes, strict=True)]
+    with (
+        DecoderPool(CORES, images.Limits(), memory_bytes=1_300_000_000, seconds=30) as pool,
+        ThreadPoolExecutor(CORES) as threads,
+    ):
+        list(threads.map(lambda source: pool.prepare(source, SIZE), sources[: 4 * CORES]))  # start them
+        started = time.perf_counter()
+        list(threads.map(lambda source: pool.prepare(source, SIZE), sources))
+        return (time.perf_counter() - started) * CORES / len(files)
