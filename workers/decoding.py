@@ -5,6 +5,7 @@ output in messages of a 4-byte length, JSON, and raw bytes. A decoder ends when 
 worker (a death signal would be tied to the thread that started it, and threads come and go here).
 """
 
+import hashlib
 import json
 import os
 import queue
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +57,11 @@ class Prepared:
     pixels: Pixels
     evidence: Evidence
     seconds: float
+
+    @cached_property
+    def pixels_sha256(self) -> str:
+        """SHA-256 of the model's input, in hex: scores of the same pixels need not be computed twice."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()
 
 
 class _Died(Exception):
@@ -114,11 +121,15 @@ class DecoderPool:
         """
         head, body = self._ask({"do": "prepare", "size": size, "border": asdict(border), "mode": mode}, source)
         pixels = np.frombuffer(body, np.uint8).reshape(size, size)
-        return Prepared(pixels, _evidence(head["evidence"]), float(head["seconds"]))
+        return Prepared(pixels, evidence_of(head["evidence"]), float(head["seconds"]))
 
     def review_copy(self, source: Source) -> bytes:
         """The picture's own samples (`images.review`) as `images.as_png` keeps them. Raises as `prepare` does."""
         return self._ask({"do": "review_copy"}, source)[1]
+
+    def verify(self, source: Source) -> None:
+        """Read one file and compare its hash, no more. Raises as `prepare` does where that fails."""
+        self._ask({"do": "verify"}, source)
 
     def _ask(self, order: dict[str, Any], source: Source) -> tuple[dict[str, Any], bytes]:
         order |= asdict(source)
@@ -163,7 +174,7 @@ class DecoderPool:
             self._idle.put(kept)
 
 
-def _evidence(said: dict[str, Any]) -> Evidence:
+def evidence_of(said: dict[str, Any]) -> Evidence:
     """What was cut, as a decoder says; how to show the copy only where that is in bounds."""
     return Evidence(**{**said, "crop": Box(*said["crop"]), "display": checked(said.get("display"))})
 

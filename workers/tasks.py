@@ -2,7 +2,6 @@
 prepared. Nothing here decides what counts: the ledger does."""
 
 import logging
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +24,7 @@ from db.settings import settings
 from db.store import scoring
 from db.store.scoring import NOBODY, Claim, Failed, Rejected, Result, Scored, WaitingScan
 from db.words import Cause, Reason
-from workers import derived
+from workers import derived, reuse
 from workers.decoding import Prepared as Decoded
 from workers.preparing import Prepared, prepare, prepare_scan, source_of
 from workers.queue import SCORE, app
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from workers.scoring import Prediction
 
 log = logging.getLogger(__name__)
-_random = secrets.SystemRandom()
 
 
 @app(settings()).task(name=SCORE)  # type: ignore[untyped-decorator]
@@ -137,15 +135,16 @@ def finish(hand: Shift, prepared: Prepared) -> None:
 
 
 def score_swiftly(hand: Shift, loaded: Loaded, prepared: Prepared, keepers: ThreadPoolExecutor) -> list[Result] | None:
-    """Score what was prepared in batches; None where the claim was lost."""
+    """Score what was prepared in batches, but for what was computed before; None where the claim was lost."""
+    known, unknown = reuse.split(hand, loaded, prepared.ready)
     scored: list[Future[Result]] = []
-    for ready in _slices(prepared.ready, hand.batch_size):
+    for ready in _slices(unknown, hand.batch_size):
         if hand.is_stopping():
             break
         if not hand.renew(prepared.claim):
             return None
         scored += score_slice(hand, loaded, ready, keepers)
-    return [*prepared.rejected, *_finished(hand, prepared.claim, scored)]
+    return [*prepared.rejected, *known, *_finished(hand, prepared.claim, scored)]
 
 
 def score_warily(hand: Shift, loaded: Loaded, claim: Claim, keepers: ThreadPoolExecutor) -> list[Result] | None:
@@ -223,8 +222,8 @@ def _result(
 ) -> Result:
     if not prediction.is_chest:
         detail = f"distance {prediction.distance:.3f} from chest X-rays; the limit is {loaded.scorer.gate_limit:.3f}"
-        return Rejected(scan.id, Reason.NOT_CHEST, detail)
-    drawn = _draw(scan)
+        return Rejected(scan.id, Reason.NOT_CHEST, detail, made=reuse.made(loaded, decoded, prediction))
+    drawn = scan.drawn
     if drawn is not None or prediction.score >= loaded.view.threshold:
         try:
             derived.keep(hand.config.derived, hand.decoders, source_of(scan), scan.key, decoded, prediction)
@@ -238,19 +237,15 @@ def _result(
         seconds=share + decoded.seconds,
         share=drawn,
         holds_from=prediction.holds_from,
+        made=reuse.made(loaded, decoded, prediction),
+        reused_from=None,
         **(prediction.made_by or loaded.scorer.describe()),
     )
 
 
 def _first_stage(prediction: "Prediction") -> dict[str, float]:
     """For the record of an outcome that the second stage decided: what the first one had said."""
-    return {} if prediction.first_score is None else {"int8_score": prediction.first_score}
-
-
-def _draw(scan: WaitingScan) -> float | None:
-    """The share with which this scan was drawn for reading, should it be cleared; None: it was not. Drawn whatever its
-    score: which threshold rules is only known when the chunk is completed."""
-    return scan.sample_share if _random.random() < scan.sample_share else None
+    return {} if prediction.first_score is None else {reuse.SAID_FIRST: prediction.first_score}
 
 
 def _failed(scan: WaitingScan, error: Exception) -> Failed:

@@ -13,14 +13,14 @@ from sqlalchemy import Row, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from db.errors import Unknown
-from db.schema import AuditEvent, Batch, Chunk, Outcome, Scan, Site, TrainedModel
+from db.schema import AuditEvent, Batch, Chunk, Outcome, Scan, Site, Threshold, TrainedModel
 from db.store import canonical
 from db.store.audit import record
 from db.store.connection import Database, now
 from db.store.models import ruling_threshold
 from db.store.problems import Problem, Problems, What
 from db.store.reading import printable
-from db.store.scoring import current_outcome
+from db.store.scoring import current_outcome, is_in_question
 from db.words import Cause, Kind, Reason
 
 STREAMED = 1000  # rows that are in memory at once
@@ -104,7 +104,8 @@ def put_on_record(db: Database, certificate: Certificate, *, files: int | None, 
 
 def _certify(session: Session, batch: Batch) -> Certificate:
     model = session.get_one(TrainedModel, batch.trained_model_id)
-    seen = _Seen(model, ruling_threshold(session, model.id))
+    lowest = session.scalars(select(func.min(Threshold.value)).where(Threshold.trained_model_id == model.id)).one()
+    seen = _Seen(model, ruling_threshold(session, model.id), lowest)
     for rows in _outcomes(session, batch.id):
         seen.look(rows)
     digest, at = seen.digest.hexdigest(), now()
@@ -132,12 +133,12 @@ def _certify(session: Session, batch: Batch) -> Certificate:
 class _Seen:
     """What the walk over a batch's scans has seen so far: little, however many there are."""
 
-    def __init__(self, model: TrainedModel, threshold: float) -> None:
+    def __init__(self, model: TrainedModel, threshold: float, lowest: float) -> None:
         self.digest, self.scores = canonical.begun(), canonical.begun()
         self.kinds: Counter[str] = Counter()
         self.found = self.flagged = self.waiting = 0
         self.problems = Problems()
-        self._model_id, self._threshold = model.id, threshold
+        self._model_id, self._threshold, self._lowest = model.id, threshold, lowest
         self._model = [model.name, model.version, model.weights_sha256]
         self._flag_classes = list(model.flag_classes)
 
@@ -154,7 +155,7 @@ class _Seen:
             (What.DOUBLED, len(current) > 1),
             (What.FOREIGN, len(own) < len(outcomes)),
             (What.AHEAD, any(row.generation > row.scan_generation for row in own)),
-            (What.HISTORY, not _is_whole_history(own)),
+            (What.HISTORY, not _is_whole_history(own, self._lowest)),
         ):
             if is_so:
                 self.problems.add(what, name)
@@ -210,7 +211,8 @@ def _outcomes(session: Session, batch_id: int) -> Iterator[list[Row[Any]]]:
     streamed: one question, because a page a question is slow where PostgreSQL has no statistics yet."""
     scan = (getattr(Scan, name) for name in ("id", "path", "size", "sha256"))
     outcome = (getattr(Outcome, name) for name in ("trained_model_id", "generation", "kind", "reason", "score"))
-    more = (getattr(Outcome, name) for name in ("threshold", "flagged", "class_scores", "engine", "precision"))
+    names = ("threshold", "flagged", "class_scores", "engine", "precision", "holds_from")
+    more = (getattr(Outcome, name) for name in names)
     columns = select(*scan, Scan.generation.label("scan_generation"), *outcome, *more)
     joined = columns.outerjoin(Outcome, Outcome.scan_id == Scan.id).where(Scan.batch_id == batch_id)
     ordered = joined.order_by(Scan.path, Outcome.id).execution_options(yield_per=STREAMED)
@@ -219,13 +221,19 @@ def _outcomes(session: Session, batch_id: int) -> Iterator[list[Row[Any]]]:
         yield list(same)
 
 
-def _is_whole_history(own: list[Row[Any]]) -> bool:
-    """Whether each generation before the scan's own has its outcome, and that had failed: nothing else is retried."""
+def _is_whole_history(own: list[Row[Any]], lowest: float) -> bool:
+    """Whether each generation before the scan's own has its outcome, and that had failed, or was in question under the
+    lowest threshold that the model ever had: nothing else is tried again."""
     if not own:
         return True  # it waits, and that is said
     before = [row for row in own if row.generation < row.scan_generation]
     generations = [row.generation for row in before]
-    return generations == list(range(own[0].scan_generation)) and all(row.kind == Kind.FAILED for row in before)
+    return generations == list(range(own[0].scan_generation)) and all(_may_be_retried(row, lowest) for row in before)
+
+
+def _may_be_retried(row: Row[Any], lowest: float) -> bool:
+    is_scored = row.kind == Kind.SCORED
+    return row.kind == Kind.FAILED or (is_scored and is_in_question(row.score, row.holds_from, lowest))
 
 
 def _events(batch_id: int, *actions: str) -> Select[Any]:

@@ -55,10 +55,19 @@ class _Ways:
 
 def enlist(session: Session, batch_id: int, outcomes: Sequence[Outcome], drawn: Mapping[int, float | None]) -> None:
     """Entries for those of a chunk's new outcomes that are flagged, and for those that were `drawn` from the cleared
-    (by scan, with the share that they were drawn with)."""
+    (by scan, with the share that they were drawn with). Scans that were looked at again may have theirs already."""
+    by, known = _reappraise(session, [row for row in outcomes if row.generation > 0])
     listed = [row for row in outcomes if row.flagged or drawn.get(row.scan_id) is not None]
+    by.update(_add(session, batch_id, [row for row in listed if row.scan_id not in known], drawn))
+    tallies.change(session, by)
+
+
+def _add(
+    session: Session, batch_id: int, listed: Sequence[Outcome], drawn: Mapping[int, float | None]
+) -> dict[Key, int]:
+    """Make these outcomes' entries; what that adds to the counts."""
     if not listed:
-        return
+        return {}
     ways = _ways(session, batch_id)
     # A site that stopped sampling since these were drawn: they stay among equals.
     samples = ways.samples or any(share is not None for share in drawn.values())
@@ -73,16 +82,43 @@ def enlist(session: Session, batch_id: int, outcomes: Sequence[Outcome], drawn: 
     ]
     session.flush()
     insert_rows(session, ENTRIES, (*NAMES, "submitted_at"), rows)
-    tallies.change(session, {Key(ways.site_id, listed[0].trained_model_id, State.UNREAD, NOBODY): len(rows)})
+    return {Key(ways.site_id, listed[0].trained_model_id, State.UNREAD, NOBODY): len(rows)}
+
+
+def _reappraise(session: Session, again: Sequence[Outcome]) -> tuple[Counter[Key], set[int]]:
+    """Let the entries that scans have from before they were looked at again say what is so now; what that adds to the
+    counts, and which scans these are."""
+    by: Counter[Key] = Counter()
+    if not again:
+        return by, set()
+    outcomes = {row.scan_id: row for row in again}
+    mine = Entry.scan_id.in_(outcomes), Entry.trained_model_id == again[0].trained_model_id
+    found = session.scalars(select(Entry).where(*mine).order_by(Entry.id).with_for_update(key_share=True)).all()
+    for entry in found:
+        before = tallies.key_of(entry)
+        _rewrite(entry, outcomes[entry.scan_id])
+        by.update(tallies.moved(before, tallies.key_of(entry)))
+    session.flush()
+    return by, {entry.scan_id for entry in found}
+
+
+def _rewrite(entry: Entry, outcome: Outcome) -> None:
+    """Its score is the new one. Unread, it stays only where there is something to read; who read it, has read it."""
+    if outcome.score is not None:
+        entry.rank = outcome.score if entry.rank == entry.score else entry.rank
+        entry.score = outcome.score
+    is_to_read = outcome.score is not None and (outcome.flagged or entry.share is not None)
+    if entry.state in (State.UNREAD, State.WITHDRAWN):
+        entry.state = State.UNREAD if is_to_read else State.WITHDRAWN
 
 
 def reconsider(session: Session, trained_model_id: int) -> None:
     """After a model's flags changed: entries for what is newly flagged, also where it had been withdrawn; what is no
     longer flagged, and was neither read nor drawn, is withdrawn."""
     by = Counter(_add_flagged(session, trained_model_id))
-    is_flagged = exists().where(
-        Outcome.scan_id == Entry.scan_id, Outcome.trained_model_id == trained_model_id, Outcome.flagged.is_(True)
-    )
+    same = Outcome.scan_id == Entry.scan_id, Outcome.trained_model_id == trained_model_id
+    current = Scan.id == Entry.scan_id, Outcome.generation == Scan.generation
+    is_flagged = exists().where(*same, *current, Outcome.flagged.is_(True))
     by.update(_move(session, trained_model_id, State.WITHDRAWN, State.UNREAD, is_flagged))
     by.update(_move(session, trained_model_id, State.UNREAD, State.WITHDRAWN, ~is_flagged, Entry.share.is_(None)))
     tallies.change(session, by)

@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.live import Live, Rules, Seen, figures
-from db.schema import AuditEvent, Batch, CaseStep, Entry, Outcome, Site, Threshold
+from db.schema import AuditEvent, Batch, CaseStep, Entry, Outcome, Scan, Site, Threshold
 from db.store.connection import Database, now
+from db.store.scoring import current_outcome
 from db.words import Kind, State, Step
 
 PERIOD = timedelta(days=90)  # of the pages and the morning report
@@ -59,7 +60,7 @@ def _seen(session: Session, site_ids: set[int], model_id: int, since: datetime) 
     """The entries of the period with the moment they were scored and what the laboratory found."""
     newest = select(CaseStep.result).where(CaseStep.scan_id == Entry.scan_id, CaseStep.step == Step.LABORATORY)
     found = newest.order_by(CaseStep.id.desc()).limit(1).correlate(Entry).scalar_subquery()
-    same = (Outcome.scan_id == Entry.scan_id) & (Outcome.trained_model_id == Entry.trained_model_id)
+    same = current_outcome(Entry.trained_model_id)
     columns = (Entry.site_id, Entry.score, Entry.share, Entry.state, Entry.verdict, Outcome.at, found)
     wanted = (
         Entry.trained_model_id == model_id,
@@ -67,6 +68,7 @@ def _seen(session: Session, site_ids: set[int], model_id: int, since: datetime) 
         Entry.state.in_(list(State)),  # as the index has it
         Entry.submitted_at >= since,
     )
-    rows = session.execute(select(*columns).join(Outcome, same & (Outcome.kind == Kind.SCORED)).where(*wanted))
+    joined = select(*columns).join(Scan, Scan.id == Entry.scan_id).join(Outcome, same & (Outcome.kind == Kind.SCORED))
+    rows = session.execute(joined.where(*wanted))
     for row in rows.yield_per(5000):
         yield Seen(*row)

@@ -41,7 +41,7 @@ MEANINGS: dict[What, str] = {
     What.DOUBLED: "scans have more than one outcome at their generation",
     What.FOREIGN: "scans have an outcome by another trained model than the batch's",
     What.AHEAD: "scans have an outcome of a generation that they never reached",
-    What.HISTORY: "scans were tried again, and their earlier outcome is missing or had not failed",
+    What.HISTORY: "scans were tried again, and their earlier outcome is missing, or stood",
     What.REASON: "outcomes give a reason that does not exist",
     What.THRESHOLD: "outcomes were flagged by another threshold than the one that rules",
     What.FLAG: "outcomes are flagged below their threshold, or not flagged above it",

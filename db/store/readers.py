@@ -10,9 +10,10 @@ from typing import Any
 from sqlalchemy import select
 
 from db.intervals import Figure, kappa
-from db.schema import Entry, Outcome, Review, User
+from db.schema import Entry, Outcome, Review, Scan, User
 from db.store import agreement
 from db.store.connection import Database
+from db.store.scoring import current_outcome
 from db.words import Kind, Stage, State, Verdict
 
 LEAST_PAIRS = 20  # scans that two have read, before there is a kappa
@@ -79,7 +80,8 @@ def against_model(db: Database, *, site_ids: set[int], model_id: int, since: dat
         columns.select_from(Entry)
         .join(Review, Review.scan_id == Entry.scan_id)
         .join(User, User.id == Review.reader_id)
-        .join(Outcome, (Outcome.scan_id == Entry.scan_id) & (Outcome.trained_model_id == Entry.trained_model_id))
+        .join(Scan, Scan.id == Entry.scan_id)
+        .join(Outcome, current_outcome(Entry.trained_model_id))
     )
     wanted = (
         Entry.trained_model_id == model_id,

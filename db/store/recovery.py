@@ -4,10 +4,12 @@ Who is to blame is decided here. A worker names the scan in hand (the breadcrumb
 as it should be: it vouches for itself. A scan has failed once VOUCHERS such workers were lost with it in hand. However
 often a worker is killed from outside before it named a scan, no scan is blamed for that."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Chunk, Outcome, Scan, Worker
@@ -21,6 +23,9 @@ TRIES = 3  # losses of a chunk of which no breadcrumb tells, before it is cut in
 VOUCHERS = 2  # sound workers lost with a scan in hand, before it has failed
 HANG_SECONDS = 30.0  # beyond its lease, a process that still beats: a stalled database or host is back by then
 AT_ONCE = 200  # chunks a transaction: nobody waits long for the write lock
+AGAIN = 64  # scans in a chunk of those that are looked at again
+SOON = 5  # their priority, at least: somebody may be ill; after what is urgent, before what is routine
+RETRIED = "batch_retried"  # on the audit record: the certificate and the auditor count by it
 SWEEP_LOCK = 0x7377656570  # advisory lock of PostgreSQL: one sweep takes back at a time ("sweep")
 
 
@@ -67,7 +72,7 @@ def retry_failed(db: Database, batch_id: int, *, by: str) -> int:
         for start in range(0, len(failed), 16):
             _rewait(session, batch, failed[start : start + 16])
         if failed:
-            record(session, by, "batch_retried", f"batch {batch_id}", {"scans": len(failed)})
+            record(session, by, RETRIED, f"batch {batch_id}", {"scans": len(failed)})
         return len(failed)
 
 
@@ -79,8 +84,44 @@ def retry_scan(session: Session, scan: Scan, *, by: str) -> bool:
     if session.scalar(outcome) != Kind.FAILED:
         return False
     _rewait(session, batch, [scan])
-    record(session, by, "batch_retried", f"batch {batch.id}", {"scans": 1})
+    record(session, by, RETRIED, f"batch {batch.id}", {"scans": 1})
     return True
+
+
+def look_again(session: Session, trained_model_id: int, threshold: float, *, by: str) -> int:
+    """Let those scans of a model wait again whose score, by the first of two stages, does not stand under this
+    threshold: under the next generation, on record, inside the transaction that sets it. How many there are."""
+    columns = select(Scan.batch_id, func.coalesce(Chunk.priority, 0).label("priority"), Scan.id)
+    joined = columns.join(Outcome, current_outcome(trained_model_id)).outerjoin(Chunk, Chunk.id == Scan.chunk_id)
+    doubted = joined.join(Batch, Batch.id == Scan.batch_id).where(
+        Batch.trained_model_id == trained_model_id, *in_question(trained_model_id, threshold)
+    )
+    ordered = doubted.order_by(Scan.batch_id, func.coalesce(Chunk.priority, 0), Scan.id)
+    rows = [tuple(row) for row in session.execute(ordered)]
+    for (batch_id, priority), same in groupby(rows, key=lambda row: row[:2]):
+        chunk = {"batch_id": batch_id, "trained_model_id": trained_model_id, "priority": max(priority, SOON)}
+        _wait_again(session, chunk, [scan_id for *_, scan_id in same])
+    for batch_id, count in sorted(Counter(batch_id for batch_id, *_ in rows).items()):
+        why = f"int8 alone had cleared them, and the threshold is {threshold:g} now"
+        record(session, by, RETRIED, f"batch {batch_id}", {"scans": count, "why": why})
+    return len(rows)
+
+
+def in_question(trained_model_id: int, threshold: float) -> tuple[ColumnElement[bool], ...]:
+    """Which outcomes of a model are to be looked at again under a threshold: as `scoring.is_in_question`, in SQL."""
+    doubts = and_(Outcome.holds_from.is_not(None), or_(Outcome.holds_from > threshold, Outcome.score >= threshold))
+    return Outcome.trained_model_id == trained_model_id, Outcome.kind == Kind.SCORED, doubts
+
+
+def _wait_again(session: Session, chunk: dict[str, int], scan_ids: Sequence[int]) -> None:
+    """Chunks like `chunk` for these scans, at their next generation."""
+    for start in range(0, len(scan_ids), AGAIN):
+        new = Chunk(**chunk)
+        session.add(new)
+        session.flush()
+        these = update(Scan).where(Scan.id.in_(scan_ids[start : start + AGAIN]))
+        values = {"generation": Scan.generation + 1, "chunk_id": new.id}
+        session.execute(these.values(values).execution_options(synchronize_session=False))
 
 
 def _is_alone(db: Database, session: Session) -> bool:

@@ -5,10 +5,10 @@ matches. Time is the database's. Redis is not consulted: a message only wakes a 
 
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, exists, func, select, update
+from sqlalchemy import Select, and_, case, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Chunk, Outcome, Scan, Site
@@ -18,12 +18,14 @@ from db.store.models import held_threshold
 from db.words import PROTOCOL, Cause, Kind, Reason
 
 NOBODY = 0  # a breadcrumb between two scans: who dies now blames none
+_random = secrets.SystemRandom()
 
 
 @dataclass(frozen=True)
 class WaitingScan:
     """A scan to be scored; `path` is relative to `root`, `age` in years where it is known. `sample_share` is the
-    probability (0 to 1) with which its site has it drawn for reading should it be cleared."""
+    probability (0 to 1) with which its site has it drawn for reading should it be cleared; its lot is cast when it is
+    claimed, once, whatever its score will be."""
 
     id: int
     key: str
@@ -32,6 +34,17 @@ class WaitingScan:
     sha256: str | None
     age: float | None
     sample_share: float = 0.0
+    lot: float = field(default_factory=_random.random)
+
+    @property
+    def drawn(self) -> float | None:
+        """The share with which it was drawn for reading, should it be cleared; None: it was not. Drawn whatever its
+        score: which threshold rules is only known when the chunk is completed."""
+        return self.sample_share if self.lot < self.sample_share else None
+
+    def is_younger_than(self, years: float) -> bool:
+        """Whether the patient's age is known, and below."""
+        return self.age is not None and self.age < years
 
 
 @dataclass(frozen=True)
@@ -47,10 +60,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a result came of: SHA-256 (in hex) of the model's input, S x S uint8; the version of the preprocessing that
+    made it; SHA-256 over all else that it depends on (workers/reuse.py)."""
+
+    pixels_sha256: str
+    preprocessing: str
+    recipe: str
+
+
+@dataclass(frozen=True)
 class Scored:
     """A probability (0 to 1) with what made it; `seconds` is the scan's share of the work. `share` is the probability
     with which it was drawn for reading even if it is cleared; None: it was not. Under a threshold below `holds_from` it
-    would have been looked at again at float32, so there it does not stand."""
+    would have been looked at again at float32, so there it does not stand. `reused_from` is the outcome whose numbers
+    these are, where nothing was computed: there are no pictures then."""
 
     scan_id: int
     score: float
@@ -62,15 +86,19 @@ class Scored:
     seconds: float
     share: float | None = None
     holds_from: float | None = None
+    made: Made | None = None
+    reused_from: int | None = None
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """Something about the file: trying again would not help."""
+    """Something about the file: trying again would not help. What the model turned away says what it came of."""
 
     scan_id: int
     reason: Reason
     detail: str
+    made: Made | None = None
+    reused_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -169,8 +197,17 @@ def complete_chunk(db: Database, claim: Claim, results: Sequence[Result]) -> boo
 
 
 def _stands(result: Result, threshold: float) -> bool:
-    """False for a score that a threshold set meanwhile calls in question: the scan waits again."""
-    return not isinstance(result, Scored) or result.holds_from is None or threshold >= result.holds_from
+    """False for a score that a threshold set meanwhile calls in question, or flags though there are no pictures: the
+    scan waits again."""
+    if not isinstance(result, Scored):
+        return True
+    lacks_pictures = result.reused_from is not None and result.score >= threshold
+    return not lacks_pictures and not is_in_question(result.score, result.holds_from, threshold)
+
+
+def is_in_question(score: float, holds_from: float | None, threshold: float) -> bool:
+    """Whether the second of two stages has to look again at what the first gave this score, under this threshold."""
+    return holds_from is not None and (threshold < holds_from or score >= threshold)
 
 
 def waiting_chunks(db: Database) -> int:
@@ -211,7 +248,10 @@ def _rowcount(result: Any) -> int:
 
 def waiting_scans(session: Session, chunk_id: int) -> tuple[WaitingScan, ...]:
     """The scans of a chunk that have no outcome yet, inside a running transaction."""
-    columns = select(Scan.id, Scan.key, Batch.root, Scan.path, Scan.sha256, Scan.age, Site.sample_share)
+    # Looked at again, a scan is not drawn again: the estimates count on one chance each.
+    was_scored = exists().where(Outcome.scan_id == Scan.id, Outcome.kind == Kind.SCORED)
+    share = case((and_(Scan.generation > 0, was_scored), 0.0), else_=Site.sample_share)
+    columns = select(Scan.id, Scan.key, Batch.root, Scan.path, Scan.sha256, Scan.age, share)
     joined = columns.join(Batch, Scan.batch_id == Batch.id).join(Site, Batch.site_id == Site.id)
     rows = session.execute(joined.where(*_waits(chunk_id)).order_by(Scan.id))
     return tuple(WaitingScan(*row) for row in rows)
@@ -237,8 +277,12 @@ def outcome_of(result: Result, model_id: int, threshold: float, generation: int)
             row.threshold, row.flagged = threshold, result.score >= threshold
             row.evidence, row.seconds = result.evidence, result.seconds
             row.engine, row.precision, row.device = result.engine, result.precision, result.device
+            row.holds_from = result.holds_from
         case Rejected():
             row.kind, row.reason, row.detail = Kind.REJECTED, result.reason, result.detail
         case Failed():
             row.kind, row.reason, row.detail = Kind.FAILED, result.cause, result.detail
+    if not isinstance(result, Failed) and result.made is not None:
+        row.pixels_sha256, row.preprocessing = result.made.pixels_sha256, result.made.preprocessing
+        row.recipe, row.reused_from = result.made.recipe, result.reused_from
     return row

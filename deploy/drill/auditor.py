@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from deploy.drill import canaries, doorbell, listed
-from deploy.drill.books import Batch, Books, Chunk, Count, Entry, Event, Outcome, Scan, newest_event, read
+from deploy.drill.books import Batch, Books, Chunk, Count, Entry, Event, Outcome, Scan, Threshold, newest_event, read
 from deploy.drill.runs import Expected, ExpectedOutcome, Run, Violation
 
 ALIKE = 1e-6  # between a score and the oracle's: a float32 on its way through JSON and a column keeps more
@@ -52,7 +52,11 @@ def _head(run: Run) -> list[str]:
 
 
 def _once(books: Books) -> Iterator[str]:
-    """(A) One outcome a scan at its generation, by its batch's model; below it one failed outcome each."""
+    """(A) One outcome a scan at its generation, by its batch's model; below it one each that failed, or that a
+    threshold called in question."""
+    lowest: dict[int, float] = {}
+    for one in books.rows[Threshold]:
+        lowest[one.model_id] = min(one.value, lowest.get(one.model_id, one.value))
     for scan in books.rows[Scan]:
         model_id = books.batches[scan.batch_id].model_id
         counted = Counter(one.generation for one in books.outcomes[scan.id])
@@ -62,10 +66,16 @@ def _once(books: Books) -> Iterator[str]:
             yield f"scan {scan.id} of generation {scan.generation} has outcomes at {sorted(counted.elements())}"
         if any(one.model_id != model_id for one in books.outcomes[scan.id]):
             yield f"scan {scan.id} has an outcome by another model than its batch's"
-        if any(one.kind != "failed" for one in books.outcomes[scan.id] if one.generation < scan.generation):
+        earlier = [one for one in books.outcomes[scan.id] if one.generation < scan.generation]
+        if not all(one.kind == "failed" or _is_doubtful(one, lowest) for one in earlier):
             yield f"scan {scan.id} was tried again though it had not failed"
     known = {scan.id for scan in books.rows[Scan]}
     yield from (f"an outcome of scan {scan_id}, which does not exist" for scan_id in books.outcomes.keys() - known)
+
+
+def _is_doubtful(one: Outcome, lowest: dict[int, float]) -> bool:
+    """Whether int8 alone had cleared it, and its model had a threshold under which that says nothing."""
+    return one.kind == "scored" and one.holds_from is not None and lowest.get(one.model_id, 1.0) < one.holds_from
 
 
 def _right(books: Books, batches: Sequence[Expected]) -> Iterator[str]:
@@ -184,11 +194,12 @@ def _detail(event: Event) -> Any:
 
 
 def _scored(books: Books) -> dict[int, tuple[int, float, bool]]:
+    """Each scan whose newest outcome is a score."""
     return {
         scan.id: (scan.batch_id, one.score, bool(one.flagged))
         for scan in books.rows[Scan]
         for one in books.outcomes[scan.id]
-        if one.kind == "scored" and one.score is not None
+        if one.kind == "scored" and one.score is not None and one.generation == scan.generation
     }
 
 

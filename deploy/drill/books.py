@@ -27,6 +27,7 @@ class Outcome(NamedTuple):
     score: float | None
     flagged: bool | None
     threshold: float | None
+    holds_from: float | None
 
 
 class Batch(NamedTuple):
@@ -65,6 +66,11 @@ class Entry(NamedTuple):
     state: str
 
 
+class Threshold(NamedTuple):
+    model_id: int
+    value: float
+
+
 class Count(NamedTuple):
     site_id: int
     model_id: int
@@ -74,7 +80,9 @@ class Count(NamedTuple):
 
 QUESTIONS: dict[type[Any], str] = {
     Scan: "SELECT id, batch_id, chunk_id, generation, path FROM scans ORDER BY id",
-    Outcome: "SELECT scan_id, trained_model_id, generation, kind, reason, score, flagged, threshold FROM outcomes",
+    Outcome: "SELECT scan_id, trained_model_id, generation, kind, reason, score, flagged, threshold, holds_from"
+    " FROM outcomes",
+    Threshold: "SELECT trained_model_id, value FROM thresholds",
     Batch: "SELECT b.id, s.name, root, trained_model_id, sealed_at FROM batches b JOIN sites s ON s.id = b.site_id",
     Chunk: "SELECT id, batch_id, token, lease_until, completed_at FROM chunks",
     Event: "SELECT id, at, actor, action, object, detail, hash FROM audit_events ORDER BY id",

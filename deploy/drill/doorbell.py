@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-QUEUE = "nightread.3.score"
+QUEUE = "nightread.4.score"
 TASK = "nightread.score"
 MOST_RINGS = 32  # that may lie in the queue, whatever waits
 MOST_RETURNED = 8  # on top of them: a worker that is told to stop gives back the ring in its hand

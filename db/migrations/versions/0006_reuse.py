@@ -1,5 +1,7 @@
 """What a score came of, and from which threshold it stands: not computed twice, and looked at again where need be"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,7 +11,7 @@ branch_labels = None
 depends_on = None
 
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-COLUMNS = {
+COLUMNS: dict[str, Any] = {
     "holds_from": sa.Float(),
     "pixels_sha256": sa.String(length=64),
     "preprocessing": sa.String(length=20),
@@ -24,8 +26,9 @@ def upgrade() -> None:
     op.execute("UPDATE chunks SET protocol = 4 WHERE completed_at IS NULL")
     for name, kind in COLUMNS.items():
         op.add_column("outcomes", sa.Column(name, kind, nullable=True))
-    where = {"sqlite_where": COMPUTED, "postgresql_where": COMPUTED}
-    op.create_index("ix_outcomes_pixels", "outcomes", ["pixels_sha256"], **where)
+    op.create_index(
+        "ix_outcomes_pixels", "outcomes", ["pixels_sha256"], sqlite_where=COMPUTED, postgresql_where=COMPUTED
+    )
 
 
 def downgrade() -> None:
