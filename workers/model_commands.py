@@ -17,7 +17,7 @@ from db.store.models import ModelView
 from db.store.reading import printable
 from db.store.thresholds import LastNight
 from db.words import Exit, Role
-from workers import activation, model_folders, model_words, parity, workbench
+from workers import activation, model_folders, model_words, parity, queue, workbench
 from workers.copies import Copies, make_copies
 from workers.training.bars import counting
 from workers.workbench import Proposal
@@ -149,7 +149,8 @@ def threshold(
     night = thresholds.last_night(db, model.id)
     proposal = _proposed(model, night, sensitivity=sensitivity, capacity=capacity)
     chosen = _chosen(value, proposal, why.strip())
-    told = model_words.bench(model, night, proposal)
+    again = 0 if proposal is None else thresholds.looked_again(db, model.id, proposal.value)
+    told = model_words.bench(model, night, proposal, again)
     text = model_words.written_bench(told)
     if chosen is not None:
         told["set"] = _set(db, model, chosen)
@@ -271,6 +272,8 @@ def _chosen(value: str | None, proposal: Proposal | None, why: str) -> Proposal 
 
 def _set(db: Database, model: ModelView, chosen: Proposal) -> dict[str, Any]:
     done = thresholds.set_threshold(db, model.id, chosen.value, why=chosen.why, by=operator())
+    if done.looked_again and (unreached := queue.ring_if_reached(done.looked_again)):
+        _note(unreached)
     copies = _copied(db, model)
     told = {"threshold": chosen.value, "why": chosen.why, **asdict(done)}
     return {**told, "pictures_made": copies.made, "pictures_lacking": _lacking(copies)}

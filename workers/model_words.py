@@ -87,12 +87,13 @@ def held_back(report: dict[str, Any]) -> list[tuple[str, Figure]]:
     return [(name, figure) for name, figure in found if figure is not None]
 
 
-def bench(model: ModelView, night: LastNight, proposal: Proposal | None) -> dict[str, Any]:
-    """The workbench of a model's threshold."""
+def bench(model: ModelView, night: LastNight, proposal: Proposal | None, again: int) -> dict[str, Any]:
+    """The workbench of a model's threshold; `again`: how many stored scores the proposed one calls in question."""
     proposed = None
     if proposal is not None:
         count = workbench.flagged(night, proposal.value)
         proposed = {"threshold": proposal.value, "why": proposal.why, "flagged_last_night": count}
+        proposed["looked_again"] = again
     return {
         "model": model.label,
         "threshold": model.threshold,
@@ -120,9 +121,11 @@ def written_change(done: dict[str, Any]) -> str:
             f"{done['threshold']:g} rules from now on (before: {done['before']:g}); of {done['outcomes']:,} stored "
             f"scores {done['newly_flagged']:,} are newly flagged, {done['no_longer_flagged']:,} no longer"
         )
+    waits = [f"{done['looked_again']:,} scans that int8 alone had cleared wait until float32 has looked; rung for"]
     made = [f"{done['pictures_made']:,} pictures copied for readers; there is no heat map of these"]
     again = ["where the originals can be read, run: nightread models pictures"]
     lacking = done["pictures_lacking"]
+    first = "\n".join([first, *(waits if done["looked_again"] else [])])
     return "\n".join([first, *(made if done["pictures_made"] else []), *lacking, *(again if lacking else [])])
 
 
@@ -178,6 +181,8 @@ def _bench_lines(told: dict[str, Any]) -> Iterator[str]:
         yield "its report has no table of thresholds"
     if told["proposed"]:
         yield f"proposed: {told['proposed']['threshold']:g} ({told['proposed']['why']}); --set lets it rule"
+        if told["proposed"]["looked_again"]:
+            yield f"{told['proposed']['looked_again']:,} scans that int8 alone had cleared would wait for float32"
 
 
 def _portrait_lines(told: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy import and_, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from db.schema import Batch, Chunk, Outcome, Scan, Worker
@@ -91,13 +92,10 @@ def retry_scan(session: Session, scan: Scan, *, by: str) -> bool:
 def look_again(session: Session, trained_model_id: int, threshold: float, *, by: str) -> int:
     """Let those scans of a model wait again whose score, by the first of two stages, does not stand under this
     threshold: under the next generation, on record, inside the transaction that sets it. How many there are."""
-    columns = select(Scan.batch_id, func.coalesce(Chunk.priority, 0).label("priority"), Scan.id)
-    joined = columns.join(Outcome, current_outcome(trained_model_id)).outerjoin(Chunk, Chunk.id == Scan.chunk_id)
-    doubted = joined.join(Batch, Batch.id == Scan.batch_id).where(
-        Batch.trained_model_id == trained_model_id, *in_question(trained_model_id, threshold)
-    )
-    ordered = doubted.order_by(Scan.batch_id, func.coalesce(Chunk.priority, 0), Scan.id)
-    rows = [tuple(row) for row in session.execute(ordered)]
+    before = func.coalesce(Chunk.priority, 0)
+    columns = select(Scan.batch_id, before, Scan.id).outerjoin(Chunk, Chunk.id == Scan.chunk_id)
+    doubted = _in_question(columns, trained_model_id, threshold).order_by(Scan.batch_id, before, Scan.id)
+    rows = [tuple(row) for row in session.execute(doubted)]
     for (batch_id, priority), same in groupby(rows, key=lambda row: row[:2]):
         chunk = {"batch_id": batch_id, "trained_model_id": trained_model_id, "priority": max(priority, SOON)}
         _wait_again(session, chunk, [scan_id for *_, scan_id in same])
@@ -107,10 +105,17 @@ def look_again(session: Session, trained_model_id: int, threshold: float, *, by:
     return len(rows)
 
 
-def in_question(trained_model_id: int, threshold: float) -> tuple[ColumnElement[bool], ...]:
-    """Which outcomes of a model are to be looked at again under a threshold: as `scoring.is_in_question`, in SQL."""
+def count_in_question(session: Session, trained_model_id: int, threshold: float) -> int:
+    """How many scans `look_again` would let wait again."""
+    counted = _in_question(select(func.count()).select_from(Scan), trained_model_id, threshold)
+    return session.scalar(counted) or 0
+
+
+def _in_question(scans: Any, trained_model_id: int, threshold: float) -> Any:
+    """Those whose outcome is in question under a threshold: as `scoring.is_in_question`, in SQL."""
     doubts = and_(Outcome.holds_from.is_not(None), or_(Outcome.holds_from > threshold, Outcome.score >= threshold))
-    return Outcome.trained_model_id == trained_model_id, Outcome.kind == Kind.SCORED, doubts
+    of_model = scans.join(Batch, Batch.id == Scan.batch_id).where(Batch.trained_model_id == trained_model_id)
+    return of_model.join(Outcome, current_outcome(trained_model_id)).where(Outcome.kind == Kind.SCORED, doubts)
 
 
 def _wait_again(session: Session, chunk: dict[str, int], scan_ids: Sequence[int]) -> None:

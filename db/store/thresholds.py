@@ -73,6 +73,12 @@ def last_night(db: Database, model_id: int) -> LastNight:
         )
 
 
+def looked_again(db: Database, model_id: int, value: float) -> int:
+    """How many scans a threshold would let wait until float32 has looked at them, too."""
+    with db.reading() as session:
+        return recovery.count_in_question(session, model_id, value)
+
+
 def set_threshold(db: Database, model_id: int, value: float, *, why: str, by: str) -> Recomputed:
     """Append a threshold (0 to 1) and recompute `flagged` of every stored outcome of the model and its worklist, in one
     recorded transaction; scans whose stored score does not stand under it wait again (ring for them). Nothing happens
