@@ -36,11 +36,15 @@ class Settings(BaseSettings):
     decode_memory_mb: int = Field(1300, ge=256)  # address space: 1 GiB of memory in use at most
     decode_seconds: float = Field(10.0, gt=0)  # a file; well below a lease
 
+    # What decoding made of each scan, kept by its content: patients' pictures, 50 kB each. Empty: off.
+    prepared_cache: str = ""  # a folder below home, or an absolute path that several machines share
+    read_ahead_mb: int = Field(256, ge=0)  # asked of the storage before decoders want it; 0: nothing
+
     chunk_size: int = Field(64, ge=1, le=4096)  # scans
-    engine: Literal["auto", "openvino", "tensorflow"] = "auto"  # auto: OpenVINO on a CPU, TensorFlow on a GPU
+    engine: Literal["auto", "openvino", "tensorflow", "jax"] = "auto"  # auto: OpenVINO on a CPU, TensorFlow on a GPU
     # Beyond float32 only what the trained model's own parity report allows; auto: the fastest that it does.
-    precision: Literal["auto", "float32", "bfloat16", "int8", "two_stage"] = "auto"
-    engine_batch: int = Field(16, ge=1)  # images in one call of the engine
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "two_stage"] = "auto"
+    engine_batch: int = Field(0, ge=0)  # images in one call of the engine; 0: 16 on a CPU, 128 on a GPU
     engine_threads: int = Field(0, ge=0)  # 0: one a core
     lease_seconds: float = Field(30.0, ge=1)
     sweep_seconds: float = Field(5.0, gt=0)
@@ -125,6 +129,11 @@ class Settings(BaseSettings):
     def derived(self) -> Path:
         """Folder of review copies, model inputs and heat maps (patient data; rebuilt from the originals)."""
         return self.home / "derived"
+
+    @property
+    def prepared(self) -> Path | None:
+        """Folder of the prepared cache; None where there is none."""
+        return self.home / Path(self.prepared_cache).expanduser() if self.prepared_cache else None
 
 
 @cache

@@ -186,7 +186,7 @@ def scored_by_a_worker(config, db, decoders, folder, *, then):
     model = models.active(db)
     hand = Shift(config, db, "cpu", decoders)
     view = dataclasses.replace(model, threshold=0.99)
-    hand._loaded[model.id] = Loaded(view, StubScorer(), config.engine_batch)
+    hand._loaded[model.id] = Loaded(view, StubScorer(), hand.full_batch)
     batch = submission.submit(db, folder, site_name="local").batch_id
     then()
     for _ in range(50):

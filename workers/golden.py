@@ -14,6 +14,7 @@ from db.store import golden
 from db.store.connection import Database
 from db.store.golden import Golden
 from db.store.models import ModelView
+from workers.parity import BFLOAT16, FLOAT16, INT8
 
 if TYPE_CHECKING:
     from workers.scoring import Scorer
@@ -58,7 +59,7 @@ def check(db: Database, view: ModelView, scorer: "Scorer", *, count: int, worker
 def _told(view: ModelView, scorer: "Scorer", seen: Golden) -> float:
     """The score that the model's own report tells of, if it does: then not even the first worker may be wrong. Below
     float32 it is the parity report that tells."""
-    if scorer.describe()["precision"] in ("bfloat16", "int8"):
+    if scorer.describe()["precision"] in (BFLOAT16, FLOAT16, INT8):
         return seen.score if scorer.golden_score is None else scorer.golden_score
     return float(view.report.get("golden_score", seen.score))
 

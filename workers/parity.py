@@ -21,9 +21,10 @@ from workers.two_stage import LEAST, MOST, Margin, log_odds
 if TYPE_CHECKING:
     from workers.engines import Engine
 
-AUTO, TWO_STAGE, INT8, BFLOAT16, FLOAT32 = "auto", "two_stage", "int8", "bfloat16", "float32"
+AUTO, TWO_STAGE, INT8, FLOAT32 = "auto", "two_stage", "int8", "float32"
+BFLOAT16, FLOAT16 = "bfloat16", "float16"  # OpenVINO's, on a CPU; XLA's, on a GPU: so a form names its engine, too
 # What "auto" prefers. int8 alone runs only where it is asked for by name.
-PREFERRED = (TWO_STAGE, BFLOAT16, FLOAT32)
+PREFERRED = (TWO_STAGE, BFLOAT16, FLOAT16, FLOAT32)
 LIMIT_P99 = 0.01  # of the difference of scores
 BAND = 0.02  # around the threshold: decisions may differ within it, and nowhere else
 GATE_BAND = 0.02  # likewise, as a share of the gate's limit

@@ -137,19 +137,13 @@ class Scorer:
     def predict(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
         """Score N images, (N, S, S) uint8, any N. Raises MemoryError, ValueError (another shape, or a score that
         is no probability: the engine is broken)."""
-        size = self.engine.batch_size
-        return [
-            prediction
-            for start in range(0, len(pixels), size)
-            for prediction in self._predict_batch(pixels[start : start + size])
-        ]
+        return [one for outputs in engines.passes(self.engine, pixels) for one in self._predictions(outputs)]
 
     def explain(self, pixels: NDArray[np.uint8]) -> Heat:
         """Heat map of one image, (S, S) uint8; `Prediction.heat` gives the same without running it again."""
         return self.predict(pixels[None])[0].heat()
 
-    def _predict_batch(self, pixels: NDArray[np.uint8]) -> list[Prediction]:
-        outputs = engines.of(self.engine).predict(self.engine, pixels)
+    def _predictions(self, outputs: engines.Outputs) -> list[Prediction]:
         _require_probabilities(outputs.class_scores)
         flagged = [name in self.model.flag_classes for name in self.model.classes]
         scores = outputs.class_scores[:, flagged].sum(axis=1)

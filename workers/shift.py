@@ -19,7 +19,7 @@ from db.errors import DatabaseUnreachable, DeviceUnsound, ModelRefused
 from db.settings import Settings, settings
 from db.store import heartbeats, models, scoring
 from db.store.connection import Database, database
-from workers import golden
+from workers import engines, golden
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
@@ -75,7 +75,18 @@ class Shift:
 
     def __post_init__(self) -> None:
         self.name = self.name or worker_name(self.device)
-        self.batch_size = self.batch_size or self.config.engine_batch
+        self.batch_size = self.batch_size or self.full_batch
+
+    @property
+    def full_batch(self) -> int:
+        """Images in one call of the engine, as long as the device has room for them."""
+        return engines.batch_size(self.config.engine_batch, self.device)
+
+    @property
+    def at_once(self) -> int:
+        """How many images to offer at a time: several batches where the device computes one while another is fetched,
+        because it stands still at the end of each offer."""
+        return self.batch_size * (engines.OFFERED if engines.under_way(self.device) > 1 else 1)
 
     def model(self, model_id: int) -> Loaded:
         """A trained model; at its first use it is loaded and proved. Raises ModelRefused, DeviceUnsound."""
@@ -141,7 +152,7 @@ class Shift:
         except (DeviceUnsound, MemoryError) as error:
             self._loaded.pop(loaded.view.id, None)
             self._single.pop(loaded.view.id, None)
-            self.batch_size = self.config.engine_batch
+            self.batch_size = self.full_batch
             raise DeviceUnsound(str(error)) from error
 
     def refuse(self, model_id: int, error: Exception) -> None:

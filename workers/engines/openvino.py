@@ -41,6 +41,7 @@ class Engine:
     threads: int
     shapes: tuple[tuple[int, ...], ...]
     lock: threading.Lock = field(default_factory=threading.Lock)
+    under_way: int = 1  # one call keeps every core busy
 
 
 def load(

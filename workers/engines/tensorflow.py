@@ -1,4 +1,5 @@
-"""TensorFlow at float32: a frozen graph over a fixed batch. The only module that names TensorFlow.
+"""TensorFlow over a fixed batch: a frozen graph on a CPU, the same compiled by XLA on a GPU. The only module that names
+TensorFlow.
 
 Freezing makes the weights constants, so that the graph optimiser can fold and fuse: about twice as fast on a
 CPU as `keras.Model.predict`. The batch is fixed because every new shape costs a new plan; a short tail is
@@ -6,7 +7,7 @@ padded. Where the device runs out of memory, callers see a MemoryError and may o
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -18,23 +19,26 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from db.errors import ModelRefused, Refused
+from workers import engines
 from workers.engines import Outputs
 from workers.networks import Weights
 from workers.networks.serving import serving_graph
 from workers.trained_models import TrainedModel
 
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "float16")
+Run = Callable[[tf.Tensor], Sequence[tf.Tensor]]
 
 
 @dataclass(frozen=True)
 class Engine:
     """A loaded model: `run` takes (batch_size, S, S, 1) uint8 and gives the three outputs of the serving graph."""
 
-    run: Callable[[tf.Tensor], list[tf.Tensor]]
+    run: Run
     batch_size: int
     input_size: int
     precision: str
     device: str
+    under_way: int = 1
 
 
 def load(
@@ -46,7 +50,8 @@ def load(
     device: str = "cpu",
     threads: int | None = None,
 ) -> Engine:
-    """Load a trained model's weights onto a device: "cpu" or "gpu:N".
+    """Load a trained model's weights onto a device: "cpu" or "gpu:N". float16 is for GPUs: a CPU emulates it, slowly,
+    for whoever measures what it does to scores.
 
     A worker sees one GPU (it is pinned before its process starts), so N only names it. `threads` within one
     operation count for a CPU and bind the whole process; the first model loaded decides. Raises ModelRefused for
@@ -59,24 +64,22 @@ def load(
     _set_up(threads)
     placed = _place(device)
     with tf.device(placed):
-        run = _freeze(serving_graph(model, weights), batch_size, model.input_size)
-    return Engine(run, batch_size, model.input_size, precision, device)
+        run = _freeze(serving_graph(model, weights, precision), batch_size, model.input_size)
+    if device != "cpu" or precision != "float32":
+        run = _compile(run, placed)
+    return Engine(run, batch_size, model.input_size, precision, device, engines.under_way(device))
 
 
 def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
-    """Run N images, (N, S, S) uint8 with 1 <= N <= batch_size. Raises ValueError on other shapes, MemoryError,
-    RuntimeError (the device failed)."""
-    count = len(pixels)
-    if not 1 <= count <= engine.batch_size or pixels.shape[1:] != (engine.input_size, engine.input_size):
-        raise ValueError(f"up to {engine.batch_size} images of {engine.input_size} pixels a side, not {pixels.shape}")
-    batch = np.zeros((engine.batch_size, engine.input_size, engine.input_size, 1), np.uint8)
-    batch[:count, ..., 0] = pixels
+    """Run N images, (N, S, S) uint8 with 1 <= N <= batch_size; thread-safe. Raises ValueError on other shapes,
+    MemoryError, RuntimeError (the device failed)."""
+    batch = engines.fixed(engine, pixels)
     try:
-        scores, last_map, features = (output.numpy()[:count] for output in engine.run(tf.constant(batch)))
+        scores, last_map, features = (output.numpy()[: len(pixels)] for output in engine.run(tf.constant(batch)))
     except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(f"{engine.device}: no room for {engine.batch_size} images") from error
+        raise engines.no_room(engine) from error
     except tf.errors.OpError as error:
-        raise RuntimeError(f"{engine.device}: {type(error).__name__}") from error
+        raise engines.failure(engine, error) from error
     return Outputs(scores, last_map, features)
 
 
@@ -86,11 +89,19 @@ def describe(engine: Engine) -> dict[str, str]:
 
 
 def can(precision: str) -> bool:
-    """Whether it computes at a precision here."""
-    return precision in PRECISIONS
+    """Whether it computes at a precision here, as it should: in halves on the GPU that this process sees, if that one
+    has the units for it."""
+    if precision != "float16":
+        return precision in PRECISIONS
+    seen = tf.config.list_physical_devices("GPU")
+    found = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) for gpu in seen]
+    return bool(found) and min(found) >= engines.HALVES_FROM
 
 
 def _set_up(threads: int | None) -> None:
+    # Since Ampere, TensorFlow rounds what a float32 convolution multiplies to 10 bits (TF32) unless it is told not to;
+    # so does what XLA compiles. What is recorded as float32 shall be float32.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -109,8 +120,20 @@ def _place(device: str) -> str:
     return "/GPU:0"
 
 
-def _freeze(graph: keras.Model, batch_size: int, size: int) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+def _freeze(graph: keras.Model, batch_size: int, size: int) -> Run:
     signature = tf.TensorSpec((batch_size, size, size, 1), tf.uint8)
     traced = tf.function(lambda pixels: graph(pixels, training=False)).get_concrete_function(signature)
-    frozen: Callable[[tf.Tensor], list[tf.Tensor]] = convert_variables_to_constants_v2(traced)
+    frozen: Run = convert_variables_to_constants_v2(traced)
     return frozen
+
+
+def _compile(frozen: Run, placed: str) -> Run:
+    """A frozen graph in XLA's hands: compiled at its first run, and run where it is placed."""
+    compiled = tf.function(lambda pixels: frozen(pixels), jit_compile=True, autograph=False)
+
+    def run(pixels: tf.Tensor) -> Sequence[tf.Tensor]:
+        with tf.device(placed):
+            outputs: Sequence[tf.Tensor] = compiled(pixels)
+        return outputs
+
+    return run

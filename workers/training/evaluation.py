@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from db.errors import DataRefused
 from db.settings import settings
-from workers import trained_models
+from workers import engines, trained_models
 from workers.scoring import Scorer
 from workers.trained_models import TrainedModel
 from workers.training import curves, data, fingerprints, listing, metrics, reports
@@ -148,7 +148,7 @@ def evaluate(
 ) -> Evaluation:
     """Score the images as a worker would. Raises ModelRefused, and DataRefused where the gate refuses every image."""
     config = settings()
-    batch, threads = config.engine_batch, config.engine_threads or None
+    batch, threads = engines.batch_size(config.engine_batch, device), config.engine_threads or None
     scorer = Scorer.load(folder, batch_size=batch, threads=threads, device=device)
     examples, model = labelled.examples, scorer.model
     class_scores, passed = np.zeros((len(examples), len(model.classes)), np.float32), np.zeros(len(examples), bool)

@@ -25,7 +25,7 @@ from workers import engines, gate, golden, parity, trained_models, weights
 from workers.networks import Weights, quantised
 from workers.networks.openvino_graph import GREY, serving_graph
 from workers.openvino_runtime import openvino
-from workers.parity import BFLOAT16, FLOAT32, INT8, TWO_STAGE, Looked
+from workers.parity import BFLOAT16, FLOAT16, FLOAT32, INT8, TWO_STAGE, Looked
 from workers.trained_models import File, TrainedModel
 from workers.training import data
 from workers.training.data import Examples, Split
@@ -167,6 +167,8 @@ def measure(bench: Bench, validation: Examples, ranges: quantised.Ranges) -> dic
     forms = {
         FLOAT32: bench.look(pixels, "openvino", FLOAT32, bench.weights),
         **({BFLOAT16: bench.look(pixels, "openvino", BFLOAT16, bench.weights)} if _can(BFLOAT16) else {}),
+        # What a GPU runs, compiled for this CPU: convolutions add up in float32 on either, and give float16.
+        **({FLOAT16: bench.look(pixels, "tensorflow", FLOAT16, bench.weights)} if reference == "tensorflow" else {}),
         INT8: bench.look(pixels, "openvino", INT8, at_int8),
     }
     golden_scores = {name: float(form.scores[-1]) for name, form in forms.items()}
