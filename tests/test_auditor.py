@@ -122,6 +122,17 @@ def test_a_sound_night_passes(night):
     assert night.found() == []
 
 
+def test_what_int8_alone_cleared_may_be_looked_at_again_once_the_threshold_was_low_enough(night):
+    night.sql(
+        "UPDATE outcomes SET kind = 'scored', reason = NULL, score = 0.3, flagged = false, holds_from = 0.5"
+        " WHERE kind = 'failed'"
+    )
+    night.sql("UPDATE thresholds SET value = 0.4")
+    night.sql("UPDATE outcomes SET threshold = 0.4, flagged = (score >= 0.4) WHERE kind = 'scored'")
+
+    assert [one for one in night.found() if one.check == "A"] == []
+
+
 # What is damaged: the check that must say so, and how. `n` is the night.
 BY_SQL = {
     "an outcome is gone": ("A", "DELETE FROM outcomes WHERE scan_id = :good"),
@@ -140,12 +151,22 @@ BY_SQL = {
         "A",
         "UPDATE outcomes SET kind = 'rejected', reason = 'blank' WHERE kind = 'failed'",
     ),
+    "what was tried again had been cleared and stood": (
+        "A",
+        "UPDATE outcomes SET kind = 'scored', reason = NULL, score = 0.3, flagged = false, holds_from = 0.5"
+        " WHERE kind = 'failed'",
+    ),
     "an outcome of no scan": (
         "A",
         "INSERT INTO outcomes (scan_id, trained_model_id, generation, kind, reason, at)"
         " SELECT 4711, trained_model_id, 0, 'rejected', 'blank', at FROM outcomes WHERE scan_id = :good",
     ),
     "another score": ("B", "UPDATE outcomes SET score = abs(score - 0.001) WHERE scan_id = :good"),
+    "a score is said to be another scan's": (
+        "B",
+        "UPDATE outcomes SET reused_from = (SELECT id FROM outcomes WHERE scan_id = :other) WHERE scan_id = :good",
+    ),
+    "a score is said to be one that there is not": ("B", "UPDATE outcomes SET reused_from = 99 WHERE scan_id = :good"),
     "another reason": ("B", "UPDATE outcomes SET reason = 'blank' WHERE scan_id = :cut"),
     "rejected though it is good": (
         "B",

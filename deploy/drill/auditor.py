@@ -25,7 +25,7 @@ def audit(run: Run) -> list[Violation]:
     books = read(run.database_url)
     checks = {
         "A": _once(books),
-        "B": _right(books, run.batches),
+        "B": [*_right(books, run.batches), *_taken_over(books)],
         "C": _finished(books, run.batches),
         "D": doorbell.flaws(run.queue_socket),
         "E": _on_record(books, run),
@@ -102,6 +102,18 @@ def _flaw(one: Outcome, wanted: ExpectedOutcome) -> str:
     if one.threshold is None or bool(one.flagged) != (one.score >= one.threshold):
         return f"scored {one.score}, threshold {one.threshold}, flagged: {one.flagged}"
     return ""
+
+
+def _taken_over(books: Books) -> Iterator[str]:
+    """(B) What was not computed anew says what was computed, of the same pixels in the same way."""
+    computed = {one.id: _said(one) for one in books.rows[Outcome] if one.reused_from is None}
+    for one in books.rows[Outcome]:
+        if one.reused_from is not None and _said(one) != computed.get(one.reused_from):
+            yield f"scan {one.scan_id} has its outcome from number {one.reused_from}, which says something else"
+
+
+def _said(one: Outcome) -> tuple[Any, ...]:
+    return one.kind, one.reason, one.score, one.pixels_sha256, one.recipe
 
 
 def _finished(books: Books, batches: Sequence[Expected]) -> Iterator[str]:

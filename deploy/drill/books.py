@@ -28,6 +28,10 @@ class Outcome(NamedTuple):
     flagged: bool | None
     threshold: float | None
     holds_from: float | None
+    id: int
+    pixels_sha256: str | None
+    recipe: str | None
+    reused_from: int | None
 
 
 class Batch(NamedTuple):
@@ -80,8 +84,8 @@ class Count(NamedTuple):
 
 QUESTIONS: dict[type[Any], str] = {
     Scan: "SELECT id, batch_id, chunk_id, generation, path FROM scans ORDER BY id",
-    Outcome: "SELECT scan_id, trained_model_id, generation, kind, reason, score, flagged, threshold, holds_from"
-    " FROM outcomes",
+    Outcome: "SELECT scan_id, trained_model_id, generation, kind, reason, score, flagged, threshold, holds_from, id,"
+    " pixels_sha256, recipe, reused_from FROM outcomes",
     Threshold: "SELECT trained_model_id, value FROM thresholds",
     Batch: "SELECT b.id, s.name, root, trained_model_id, sealed_at FROM batches b JOIN sites s ON s.id = b.site_id",
     Chunk: "SELECT id, batch_id, token, lease_until, completed_at FROM chunks",
