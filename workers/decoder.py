@@ -6,12 +6,12 @@ database.
 
 import hashlib
 import json
+import mmap
 import os
 import resource
 import signal
 import sys
 import time
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,18 @@ def main() -> None:
     limits = Limits(**settings["limits"])
     _confine(settings["memory_bytes"], limits)
     inbox, outbox = sys.stdin.buffer, _private_output()
+    progress = mmap.mmap(settings["progress"], 1)
+    number = 0
     _send(outbox, {"ready": True})
     while length := inbox.read(4):
         order = json.loads(inbox.read(int.from_bytes(length, "little")))
-        signal.setitimer(signal.ITIMER_REAL, 3 * settings["seconds"] + _GRACE_SECONDS)
-        signal.setitimer(signal.ITIMER_PROF, settings["seconds"])  # its signal ends the process; the worker knows why
-        _send(outbox, *_answer(order, limits, outbox))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        for file in order.pop("files", [{}]):
+            signal.setitimer(signal.ITIMER_REAL, 3 * settings["seconds"] + _GRACE_SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, settings["seconds"])  # its signal ends the process; the worker knows
+            _send(outbox, *_answer(order | file, limits, progress, number))
+            number += 1
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _confine(memory_bytes: int, limits: Limits) -> None:
@@ -76,10 +80,10 @@ def _send(outbox: int, head: dict[str, Any], body: bytes = b"") -> None:
         message = message[os.write(outbox, message) :]
 
 
-def _answer(order: dict[str, Any], limits: Limits, outbox: int) -> tuple[dict[str, Any], bytes]:
+def _answer(order: dict[str, Any], limits: Limits, progress: mmap.mmap, number: int) -> tuple[dict[str, Any], bytes]:
     try:
         data = _fetch(order, limits)
-        _send(outbox, {"read": len(data)})
+        progress[0] = is_read(number)
         return _decode(order, data, limits)
     except UnreadableImage as error:
         return {"code": error.code, "detail": error.detail}, b""
@@ -89,6 +93,11 @@ def _answer(order: dict[str, Any], limits: Limits, outbox: int) -> tuple[dict[st
         return {"code": Reason.TOO_LARGE, "detail": "decoding it needs more memory than a decoder may have"}, b""
     except Exception as error:  # noqa: BLE001 - foreign bytes through foreign code: anything may come; quote no value
         return {"code": Reason.UNREADABLE, "detail": f"{type(error).__name__} while decoding"}, b""
+
+
+def is_read(number: int) -> int:
+    """What a decoder notes in shared memory, one byte, when it has read the file of that number, counted from 0."""
+    return number % 251 + 1
 
 
 def _fetch(order: dict[str, Any], limits: Limits) -> bytes:
@@ -136,7 +145,7 @@ def _decode(order: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[st
     image = read(data, limits)
     pixels, evidence = prepare(to_grey8(image), order["size"], Border(**order["border"]), order["mode"])
     display = image.display.as_json() if image.display else None
-    told = {"evidence": asdict(replace(evidence, display=display)), "seconds": time.perf_counter() - started}
+    told = {"evidence": vars(evidence) | {"display": display}, "seconds": time.perf_counter() - started}
     return told, pixels.tobytes()
 
 
