@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class House:
 
     def night(self, folder: Path) -> Night:
         """Submit a folder and wait for its last outcome."""
+        _live_under(self.db.config)
         count = sum(1 for file in folder.rglob("*") if file.is_file())
         started = time.perf_counter()
         watch = _Watch(self.db, started, count)
@@ -81,16 +83,14 @@ class House:
                 .where(Scan.batch_id == batch)
                 .group_by(Outcome.precision)
             )
-            by_precision = {precision: count for precision, count in rows}
+            by_precision = dict(rows.tuples().all())
         return by_precision.get("float32", 0) if len(by_precision) > 1 else 0
 
 
 class _Watch:
-    """Looks at the ledger, from a process's thread of its own, until every scan of a night has its outcome."""
+    """Looks at the ledger, in a thread of its own, until every scan of a night has its outcome."""
 
     def __init__(self, db: Database, started: float, count: int) -> None:
-        import threading
-
         self._db, self._started, self._count = db, started, count
         with db.reading() as session:
             self._before = session.scalar(select(func.max(Outcome.id))) or 0
@@ -123,14 +123,21 @@ class _Watch:
                     return
 
 
+def _live_under(config: Settings) -> None:
+    """Rings are sent by this process, under its own settings: it may run several houses."""
+    ours = {name: value for name, value in local.environment(config).items() if name.startswith("NIGHTREAD_")}
+    for name in [name for name in os.environ if name.startswith("NIGHTREAD_")]:
+        del os.environ[name]
+    os.environ.update(ours)
+    reading_settings.settings.cache_clear()
+
+
 @contextmanager
 def house(folder: Path, *, precision: str, workers: list[Part] | None = None, **given: Any) -> Iterator[House]:
     """Everything but the web, with its queue server and a worker a device, until the block ends. `given` are settings;
     `precision` is one of NIGHTREAD_PRECISION (int8 alone with a model whose report was changed to allow it)."""
     config = Settings(home=folder, precision=precision, **given)
-    # The rings are sent by this process, under its own settings.
-    os.environ |= {name: value for name, value in local.environment(config).items() if name.startswith("NIGHTREAD_")}
-    reading_settings.settings.cache_clear()
+    _live_under(config)
     db = connect(config)
     home.make_ready(db)
     if precision == parity.INT8:

@@ -1,0 +1,111 @@
+"""The same OpenVINO model in Ray Data. Arguments: PRECISION SHAPE.
+
+`staged` is the manual's shape: tasks read and prepare, one actor with all cores' threads infers, several requests under
+way. `fused` does both in one actor a core with one thread each, which on few cores moves less. Rates are taken from the
+moment that a sixth of the images is done, so that the start of actors, which Ray repeats for every data set, costs
+nothing here.
+"""
+
+import os
+
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_DEDUP_LOGS": "0"}
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from same_model import CORES, compiled, prepared, score
+from serving import serve
+
+from workers.openvino_runtime import openvino
+
+BATCH = 32
+Batch = dict[str, Any]
+
+
+class Model:
+    """An actor that infers."""
+
+    def __init__(self, precision: str, threads: int) -> None:
+        self.queue = openvino.AsyncInferQueue(compiled(precision, threads=threads, streams=threads), 2 * threads)
+
+    def __call__(self, batch: Batch) -> Batch:
+        scores = np.zeros(len(batch["pixels"]))
+
+        def keep(request: Any, place: int) -> None:
+            scores[place] = score([request.get_output_tensor(0).data])
+
+        self.queue.set_callback(keep)
+        for place, pixels in enumerate(batch["pixels"]):
+            self.queue.start_async({0: np.ascontiguousarray(pixels)[None, ..., None]}, place)
+        self.queue.wait_all()
+        return {"path": batch["path"], "score": scores}
+
+
+class Both(Model):
+    """An actor that reads, prepares and infers."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        return super().__call__(read(batch))
+
+
+def read(batch: Batch) -> Batch:
+    """Read and prepare the files of a batch."""
+    return {"path": batch["path"], "pixels": np.stack([prepared(Path(path)) for path in batch["path"]])}
+
+
+def pipeline(files: list[Path], precision: str, shape: str) -> Any:
+    """The data set that gives path and score."""
+    blocks = max(2 * CORES, len(files) // BATCH)
+    found = ray.data.from_items([{"path": str(file)} for file in files], override_num_blocks=blocks)
+    if shape == "fused":
+        actors = ray.data.ActorPoolStrategy(size=CORES)
+        given = {"fn_constructor_args": (precision, 1), "num_cpus": 1}
+        return found.map_batches(Both, batch_size=BATCH, compute=actors, **given)
+    actors = ray.data.ActorPoolStrategy(size=1)
+    given = {"fn_constructor_args": (precision, CORES), "num_cpus": 0.1}
+    return found.map_batches(read, batch_size=BATCH, num_cpus=0.9).map_batches(
+        Model, batch_size=BATCH, compute=actors, **given
+    )
+
+
+def screen(files: list[Path], precision: str, shape: str) -> dict[str, Any]:
+    """Images and seconds after the first sixth."""
+    times, counts, scores = [], [], {}
+    for batch in pipeline(files, precision, shape).iter_batches(batch_size=None, prefetch_batches=0):
+        times.append(time.perf_counter())
+        counts.append(len(batch["path"]))
+        scores.update(zip(batch["path"], batch["score"], strict=True))
+    if sum(counts) != len(files):
+        raise SystemExit(f"Ray gave {sum(counts)} of {len(files)}")
+    done = np.cumsum(counts)
+    at = int(np.searchsorted(done, len(files) / 6))
+    first = [float(scores[str(file)]) for file in files[:32]]
+    return {"images": int(done[-1] - done[at]), "seconds": times[-1] - times[at], "scores": first}
+
+
+def main() -> None:
+    precision, shape = sys.argv[1:3]
+    folders = os.environ["PYTHONPATH"]
+    temporary = tempfile.mkdtemp(prefix="nrr-", dir="/tmp")  # its sockets want a short path
+    ray.init(
+        _temp_dir=temporary,
+        num_cpus=CORES,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=1_000_000_000,
+        runtime_env={"env_vars": {"PYTHONPATH": folders, "OPENBLAS_NUM_THREADS": "1"}},
+    )
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    serve(lambda files: screen(files, precision, shape))
+    ray.shutdown()
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
