@@ -17,7 +17,6 @@ openjpeg, pyjpegls, python-gdcm, simplejpeg), or they are left out. BENCH_IMAGES
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -30,9 +29,6 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout will do, installed or not
-if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
-    os.environ["KERAS_BACKEND"] = "jax"
-NAME = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import cv2
 import numpy as np
@@ -44,6 +40,8 @@ from workers.scoring import Scorer
 
 Pixels = NDArray[np.uint8]
 SHIPPED = trained_models.SHIPPED
+# Keras is not loaded yet.
+NAME = os.environ.setdefault("KERAS_BACKEND", "tensorflow" if engines.is_installed("tensorflow") else "jax")
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SIDE = int(os.environ.get("BENCH_SIDE", "224"))
 DECODERS = int(os.environ.get("BENCH_DECODERS", "0")) or CORES
@@ -164,7 +162,8 @@ def told(found: dict[str, Any]) -> Iterator[str]:
     """The table that people read."""
     yield f"{found['name']} ({found['device']}), {found['engine']}, {found['cores']} cores, commit {found['commit']}"
     yield f"{found['images']:,} images, median of {found['rounds']} rounds, images a second with the pixels in memory:"
-    yield f"{'precision':<10}{'batch':>6}{'keras':>9}{'in turn':>9}{'passes':>9}{'scored':>9}   scored/keras  scored/passes"
+    columns = "".join(f"{name:>9}" for name in ("keras", "in turn", "passes", "scored"))
+    yield f"{'precision':<10}{'batch':>6}{columns}   scored/keras  scored/passes"
     for one in found["alone"]:
         rates = "".join(f"{one[name]:>9,.0f}" for name in ("keras", "in_turn", "passes", "scored"))
         ratios = f"{one['scored'] / one['keras']:>14.2f}{one['scored'] / one['passes']:>15.2f}"
@@ -178,7 +177,7 @@ def told(found: dict[str, Any]) -> Iterator[str]:
             continue
         ideal = ideal_rate(one, found["device"])
         yield (
-            f"{about}: decoders alone {one['decoders']:,.0f}, scored alone {one['scored']:,.0f}, both {one['fed']:,.0f}: "
+            f"{about}: decoders {one['decoders']:,.0f}, scoring {one['scored']:,.0f}, both at once {one['fed']:,.0f}: "
             f"{one['fed'] / one['scored']:.2f} of scoring alone, {one['fed'] / ideal:.2f} of what the two allow"
         )
 

@@ -1,0 +1,87 @@
+"""What a tree of processes uses: processor time and memory, read from /proc."""
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+TICKS = os.sysconf("SC_CLK_TCK")
+EVERY_SECONDS = 0.5
+
+
+def below(ancestor: int) -> list[int]:
+    """A process and all its descendants."""
+    parents: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and (fields := _fields(int(folder.name))):
+            parents.setdefault(int(fields[1]), []).append(int(folder.name))
+    found, left = [], [ancestor]
+    while left:
+        found.append(left.pop())
+        left += parents.get(found[-1], [])
+    return found
+
+
+def named(*words: str) -> list[int]:
+    """This process's descendants whose command line has all the words, outermost only."""
+    mine = [pid for pid in below(os.getpid()) if pid != os.getpid() and all(word in _command(pid) for word in words)]
+    inner = {pid for one in mine for pid in below(one) if pid != one}
+    return [pid for pid in mine if pid not in inner]
+
+
+def core_seconds(ancestors: list[int]) -> float:
+    """Processor time of trees so far, with that of children that ended."""
+    ticks = 0
+    for ancestor in ancestors:
+        for pid in below(ancestor):
+            fields = _fields(pid)
+            ticks += sum(int(value) for value in fields[11:15]) if fields else 0
+    return ticks / TICKS
+
+
+class Memory:
+    """The most memory that trees used while a block lasts, shared pages counted once: `peak`, in bytes."""
+
+    def __init__(self, ancestors: list[int]) -> None:
+        self.peak = 0
+        self._ancestors = ancestors
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(EVERY_SECONDS):
+            self.peak = max(self.peak, sum(_proportional(pid) for one in self._ancestors for pid in below(one)))
+
+
+def _fields(pid: int) -> list[str]:
+    """From the state on, so that [1] is the parent and [11:15] are the ticks of itself and of children that ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _proportional(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text("utf-8").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
