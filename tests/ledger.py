@@ -1,6 +1,7 @@
 """Batches without files, and what workers would say of them, for tests of the store alone."""
 
 import hashlib
+from dataclasses import replace
 
 from ready_home import STUB
 from sqlalchemy import update
@@ -48,6 +49,11 @@ def claim(db, worker="host:cpu", lease=LEASE, **more):
 
 def scored(scan, score=0.7, **more):
     return scoring.Scored(scan.id, score, {"covid": score}, {"top": 1}, "tensorflow", "float32", "cpu", 0.1, **more)
+
+
+def int8(scan, score, holds_from, **more):
+    """What the first of two stages cleared."""
+    return replace(scored(scan, score, **more), precision="int8", holds_from=holds_from)
 
 
 def complete(db, held, score=0.7):

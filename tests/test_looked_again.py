@@ -1,11 +1,10 @@
 """A lowered threshold: every flag stays a float32 decision, nobody is missed, and the record says what happened."""
 
 import json
-from dataclasses import replace
 
 import click.testing
 import pytest
-from ledger import claim, folder, scored, submitted
+from ledger import claim, folder, int8, scored, submitted
 from sqlalchemy import select
 
 from db.schema import AuditEvent, Batch, Chunk, Entry, Outcome, Scan
@@ -48,10 +47,6 @@ def a_night(db, *firsts, exact=(), **more):
             )
         assert scoring.complete_chunk(db, held, results[-len(held.scans) :])
     return batch
-
-
-def int8(scan, score, holds_from, **more):
-    return replace(scored(scan, score, **more), precision="int8", holds_from=holds_from)
 
 
 def outcomes(db):
