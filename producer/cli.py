@@ -31,6 +31,7 @@ COMMANDS = {
     "worker": "workers.cli:worker",
     "sweep": "workers.cli:sweep",
     "workers": "workers.cli:workers",
+    "cache": "workers.cache_command:cache",
     "models": "workers.model_commands:models",
     "train": "workers.training.commands:train",
     "advise": "workers.training.commands:advise",

@@ -124,7 +124,10 @@ class DecoderPool:
             with suppress(Died, TimedOut), self._borrowed() as decoder:
                 for answer in decoder.ask_many(order, files, self._seconds, _most_bytes(order, self.limits)):
                     answered += 1
-                    yield _prepared(answer, size)
+                    if answered < len(files):
+                        yield _prepared(answer, size)
+        if 0 < answered == len(files):  # the decoder is free again: whoever takes the last answer may ask no further
+            yield _prepared(answer, size)
         for file in files[answered:]:
             try:
                 yield _prepared(self._answer(order | file), size)

@@ -19,10 +19,11 @@ from db.errors import DatabaseUnreachable, DeviceUnsound, ModelRefused
 from db.settings import Settings, settings
 from db.store import heartbeats, models, scoring
 from db.store.connection import Database, database
-from workers import engines, golden
+from workers import engines, golden, prepared_cache
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
+from workers.prepared_cache import PreparedCache
 from workers.two_stage import TwoStage, stages
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Loaded:
     view: models.ModelView
     scorer: "Scorer | TwoStage[Scorer]"
     batch_size: int
+    reduce: tuple[str, ...] = ()  # codecs that are read at a reduced size, where the parity report allows it
 
     def predict(self, pixels: NDArray[np.uint8]) -> "list[Prediction]":
         """Score N x S x S uint8; of two stages, the threshold that rules says what the second looks at."""
@@ -66,6 +68,7 @@ class Shift:
     idle: str = WAITING  # what the heartbeat says between rings
     scans: int = 0
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
+    cache: PreparedCache | None = None  # of prepared scans, where the settings name one
     _loaded: dict[int, Loaded] = field(default_factory=dict)
     _single: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)  # batches, until when
@@ -76,6 +79,7 @@ class Shift:
     def __post_init__(self) -> None:
         self.name = self.name or worker_name(self.device)
         self.batch_size = self.batch_size or self.full_batch
+        self.cache = self.cache or prepared_cache.opened(self.config, limits(self.config))
 
     @property
     def full_batch(self) -> int:
