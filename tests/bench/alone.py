@@ -3,6 +3,7 @@
 import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from ratio import CORES
 
-from workers import engines, images
-from workers.decoding import DecoderPool, Source
-from workers.preprocessing import prepare
+from workers import engines, images, parity, reduced, trained_models
+from workers.decoding import DecoderPool, Prepared, Source
+from workers.images import NotReduced
+from workers.preprocessing import DEFAULT_BORDER, prepare
 from workers.scoring import Scorer
 
 SIZE = 224
+AT_ONCE = 8  # files in one order to a decoder, as the worker asks
 
 
 class Bare:
@@ -44,35 +47,53 @@ def run(scorer: Scorer, pixels: NDArray[np.uint8]) -> None:
         engine.predict(scorer.engine, pixels[start : start + size])
 
 
+def codecs(decode: str) -> tuple[str, ...]:
+    """Which codecs the shipped model is given at a reduced size under the setting DECODE."""
+    model = trained_models.load_folder(trained_models.SHIPPED)
+    reductions = getattr(parity, "reductions", None)  # TODO EYES
+    return reductions(parity.read(trained_models.SHIPPED, model), decode) if reductions else ()
+
+
 def pixels_of(files: list[Path]) -> NDArray[np.uint8]:
-    """Files prepared as the shipped model wants them."""
+    """Files prepared as the shipped model wants them, decoded whole."""
     return np.stack([prepared(file) for file in files])
 
 
-def prepared(file: Path) -> NDArray[np.uint8]:
-    """Read, hash, decode and prepare one file."""
+def prepared(file: Path, reduce: tuple[str, ...] = ()) -> NDArray[np.uint8]:
+    """Read, hash, decode and prepare one file; what these codecs compressed at a reduced size where that will do."""
     data = file.read_bytes()
     hashlib.sha256(data).hexdigest()
+    with suppress(NotReduced):
+        if reduce:
+            return reduced.prepare(data, images.Limits(), SIZE, reduce, DEFAULT_BORDER, "exact")[1]
     return prepare(images.to_grey8(images.read(data, images.Limits())), SIZE)[0]
 
 
-def loop_seconds(files: list[Path]) -> float:
+def loop_seconds(files: list[Path], reduce: tuple[str, ...]) -> float:
     """Core-seconds an image of reading, hashing, decoding and preparing in a plain loop on one core."""
     cv2.setNumThreads(1)
     started = time.perf_counter()
     for file in files:
-        prepared(file)
+        prepared(file, reduce)
     return (time.perf_counter() - started) / len(files)
 
 
-def pool_seconds(files: list[Path], hashes: list[str]) -> float:
+def pool_seconds(files: list[Path], hashes: list[str], reduce: tuple[str, ...]) -> float:
     """Core-seconds an image of the same through one decoder process a core, nothing else running."""
     sources = [Source(str(file.parent), file.name, known) for file, known in zip(files, hashes, strict=True)]
+    parts = [sources[start : start + AT_ONCE] for start in range(0, len(sources), AT_ONCE)]
     with (
         DecoderPool(CORES, images.Limits(), memory_bytes=1_300_000_000, seconds=30) as pool,
         ThreadPoolExecutor(CORES) as threads,
     ):
-        list(threads.map(lambda source: pool.prepare(source, SIZE), sources[: 4 * CORES]))  # start them
+
+        def ask(part: list[Source]) -> int:
+            return sum(isinstance(one, Prepared) for one in pool.prepare_many(part, SIZE, reduce=reduce))
+
+        list(threads.map(ask, [[one] for one in sources[: 4 * CORES]]))  # start them
         started = time.perf_counter()
-        list(threads.map(lambda source: pool.prepare(source, SIZE), sources))
-        return (time.perf_counter() - started) * CORES / len(files)
+        done = sum(threads.map(ask, parts))
+        seconds = time.perf_counter() - started
+    if done != len(files):
+        raise SystemExit(f"the decoders prepared {done} of {len(files)} files")
+    return seconds * CORES / len(files)

@@ -80,8 +80,8 @@ def main() -> None:
 def seen(used: Used) -> str:
     """A night's figures for the table."""
     return (
-        f"{used.night.rate:.1f} scans/s, {used.core_seconds * 1e3:.1f} core-ms, {used.memory / 2**20:.0f} MiB, first outcome "
-        f"after {used.night.first_outcome:.2f} s, {used.commands:.3f} queue commands a scan"
+        f"{used.night.rate:.1f} scans/s, {used.core_seconds * 1e3:.1f} core-ms, {used.memory / 2**20:.0f} MiB, "
+        f"first outcome after {used.night.first_outcome:.2f} s, {used.commands:.3f} queue commands a scan"
     )
 
 

@@ -8,15 +8,15 @@ and only our own work is left."""
 import hashlib
 import os
 import resource
-import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import ratio
+
 FILES = int(os.environ.get("BENCH_FILES", "10000"))
-ROUNDS = 3
 
 
 def write_files(folder: Path) -> None:
@@ -85,19 +85,16 @@ def main() -> None:
 
 
 def measure(folder: Path, temporary: Path, what: str, prepare: Callable[[Path], None]) -> None:
-    """Print the median ratio of ROUNDS interleaved measurements."""
+    """Record the median ratio of interleaved measurements."""
     ratios = []
-    for number in range(ROUNDS):
+    for number in range(ratio.ROUNDS):
         prepare(folder)
         alone = read_and_hash(folder)
         prepare(folder)
         seconds = register(folder, temporary / f"{what.replace(' ', '-')}{number}")
         ratios.append(alone / seconds)
         print(f"  {what}: intake {seconds:.2f} s, reading and hashing {alone:.2f} s", file=sys.stderr)
-    print(
-        f"intake, {what}: {FILES} files x {ROUNDS} rounds: rate over reading and hashing alone "
-        f"{statistics.median(ratios):.2f} (min {min(ratios):.2f}, max {max(ratios):.2f})"
-    )
+    ratio.record(f"Intake over reading and hashing alone: {what}", "", ratios, note=f"{FILES:,} files a round")
 
 
 if __name__ == "__main__":

@@ -44,14 +44,14 @@ def scorer_at(precision: str, batch_size: int = 16) -> object:
     return loaded.first if precision == "int8" else loaded  # type: ignore[union-attr]
 
 
-def one_round(at: House, name: str, folder: Path, bare_of: object) -> dict[str, float]:
+def one_round(at: House, name: str, folder: Path, bare_of: object, reduce: tuple[str, ...]) -> dict[str, float]:
     """Ideal, night, ideal over one new folder; what each gave."""
     files = sorted(folder.iterdir())[:SAMPLED]
     pixels = alone.pixels_of(files[: max(160, min(len(files), 480))])
     bare = alone.Bare(bare_of, pixels, sets.THRESHOLD)
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
     inference = [bare.core_seconds()]
-    loop, pool = alone.loop_seconds(files), alone.pool_seconds(files, hashes)
+    loop, pool = alone.loop_seconds(files, reduce), alone.pool_seconds(files, hashes, reduce)
     night = at.night(folder)
     inference.append(bare.core_seconds())
     engine = statistics.mean(inference)
@@ -72,20 +72,20 @@ def one_round(at: House, name: str, folder: Path, bare_of: object) -> dict[str, 
     }
 
 
-def measure(name: str, precision: str, count: int, rounds: int) -> None:
+def measure(name: str, precision: str, count: int, rounds: int, decode: str) -> None:
     """Record the three figures of one set at one precision."""
     say(f"night {name} {precision}: {rounds} rounds of {count} files")
     with tempfile.TemporaryDirectory(prefix="nrb-") as temporary:
-        bare_of = scorer_at(precision)
+        bare_of, reduce = scorer_at(precision), alone.codecs(decode)
         found: list[dict[str, float]] = []
-        with house(Path(temporary) / "h", precision=precision) as at:
+        with house(Path(temporary) / "h", precision=precision, decode=decode) as at:
             warm = Path(temporary) / "warm"
             sets.write_set(name, warm, max(16, count // 8), seed=99)
             at.night(warm)  # the worker loads its model during this one
             for number in range(rounds):
                 folder = Path(temporary) / f"round{number}"
                 sets.write_set(name, folder, count, seed=number)
-                found.append(one_round(at, name, folder, bare_of))
+                found.append(one_round(at, name, folder, bare_of, reduce))
                 shutil.rmtree(folder)
     both = {key: [one[key] for one in found] for key in found[0]}
     middle = {key: statistics.median(values) for key, values in both.items()}
@@ -93,7 +93,8 @@ def measure(name: str, precision: str, count: int, rounds: int) -> None:
         f"{middle['rate']:.1f} scans/s; bare engine {middle['bare']:.1f}/s; {count} files a round, "
         f"{middle['flagged']:.1%} flagged, {middle['looks']:.1%} looked at twice"
     )
-    title = f"{name} at {precision}: whole system over ideal"
+    decoded = "" if decode == "auto" else f", {decode} decoding"
+    title = f"{name} at {precision}{decoded}: whole system over ideal"
     ratio.record(title, GOAL, both["whole"], note=note)
     ratio.record(f"{title}, decoder processes as preparation", "", both["whole over decoders"])
     ratio.record(f"{title}, from the first claim", "", both["scoring"])
@@ -103,13 +104,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--set", default="P", help="letters of sets: PJNDK")
     parser.add_argument("--precision", default="float32", help="float32, bfloat16, int8, two_stage; several by commas")
+    parser.add_argument("--decode", default="auto", help="the setting DECODE: auto, exact or reduced")
     parser.add_argument("--count", type=int, default=0, help="files a round (default: what takes some 20 s on 2 cores)")
     parser.add_argument("--rounds", type=int, default=ratio.ROUNDS)
     given = parser.parse_args()
     for name in given.set:
         for precision in given.precision.split(","):
             share = {"float32": 0.4, "bfloat16": 0.7}.get(precision, 1.0) if name != "K" else 1.0
-            measure(name, precision, given.count or sets.scaled(name, share), given.rounds)
+            measure(name, precision, given.count or sets.scaled(name, share), given.rounds, given.decode)
 
 
 if __name__ == "__main__":

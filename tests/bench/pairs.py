@@ -20,7 +20,7 @@ import sets
 from house import House, house
 from night import scorer_at
 from ratio import CORES, say
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from db.schema import Outcome, Scan
 from db.settings import Settings
@@ -82,10 +82,11 @@ def cache(name: str, rounds: int, precision: str) -> None:
 
 
 def flagged_in(at: House, folder: Path) -> list[Path]:
-    """The files of a folder that were flagged."""
+    """The files of the newest batch that were flagged; it is this folder."""
+    newest = select(func.max(Scan.batch_id)).scalar_subquery()
+    wanted = select(Scan.path).join(Outcome, Outcome.scan_id == Scan.id).where(Outcome.flagged, Scan.batch_id == newest)
     with at.db.reading() as session:
-        paths = session.scalars(select(Scan.path).join(Outcome, Outcome.scan_id == Scan.id).where(Outcome.flagged))
-        return [folder / path for path in paths if (folder / path).exists()]
+        return [folder / path for path in session.scalars(wanted)]
 
 
 def workers(rounds: int, precision: str) -> None:

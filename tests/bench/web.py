@@ -8,7 +8,6 @@ BENCH_FILES (500) are submitted in each round, 224-pixel JPEGs: the round lasts 
 import http.cookiejar
 import os
 import re
-import statistics
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+import ratio
 from pictures import pictures, write
 
 from db.settings import Settings
@@ -29,7 +29,6 @@ from deploy.supervisor import Supervisor
 from producer import submission
 
 FILES = int(os.environ.get("BENCH_FILES", "500"))
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 PAUSE = 0.05  # seconds between two requests: some ten times as busy as a reader
 PATIENCE = 300.0  # seconds for the worker to load its model and flag a first page
 KINDS = ("worklist", "scan page", "picture")
@@ -91,7 +90,7 @@ def main() -> None:
             try:
                 parts.start([*local.queue_parts(config), *local.scoring_parts(config), *local.web_parts(config)])
                 browser = Browser(f"http://{config.web_host}:{config.web_port}/", "reader", password)
-                rounds = [one_round(db, browser, Path(temporary) / f"scans{n}", n) for n in range(ROUNDS + 1)]
+                rounds = [one_round(db, browser, Path(temporary) / f"scans{n}", n) for n in range(ratio.ROUNDS + 1)]
             finally:
                 parts.stop()
         report(rounds[1:])  # the first one fills the worklist and the caches
@@ -135,10 +134,11 @@ def report(rounds: list[tuple[Times, Times]]) -> None:
     for kind in KINDS:
         loaded, idle = ([half[kind] for half in halves] for halves in zip(*rounds, strict=True))
         ratios = [p95(busy) / p95(quiet) for busy, quiet in zip(loaded, idle, strict=True)]
-        print(
-            f"web: {kind}: p95 while scoring over idle p95 {statistics.median(ratios):.2f}"
-            f" ({min(ratios):.2f} to {max(ratios):.2f} in {len(ratios)} rounds);"
-            f" p95 {p95([*chain(*loaded)]):.0f} ms over {p95([*chain(*idle)]):.0f} ms, {sum(map(len, idle))} of each"
+        ratio.record(
+            f"Web while scoring over idle, p95: {kind}",
+            "",
+            ratios,
+            note=f"{p95([*chain(*loaded)]):.0f} ms over {p95([*chain(*idle)]):.0f} ms, {sum(map(len, idle))} of each",
         )
 
 
