@@ -118,7 +118,7 @@ def test_the_engine_says_what_it_is_and_how_it_is_pinned(small):
         "precision": "float32",
         "device": "cpu, 2 streams of 1 thread",
     }
-    compiled = loaded.queue[0].get_compiled_model()
+    compiled = loaded.compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert compiled.get_property("NUM_STREAMS") == 2
 
