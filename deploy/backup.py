@@ -98,7 +98,7 @@ def write(
         with _drafting(file.parent) as out:
             writer = archive.Writer(out)
             revision = _add_database(writer, config.home, file.parent / COPY)
-            for name, path in _files(config.home, pictures=pictures, left_out=left_out):
+            for name, path in _files(config.home, pictures=pictures, left_out=left_out, cache=config.prepared):
                 _add(writer, name, path, left_out)
                 progress(len(writer.parts))
             digest = writer.finish(_facts(config, revision, pictures=pictures))
@@ -204,11 +204,13 @@ def _add_database(writer: archive.Writer, home: Path, copy: Path) -> str:
     return revision
 
 
-def _files(home: Path, *, pictures: bool, left_out: list[str]) -> Iterator[tuple[str, Path]]:
+def _files(home: Path, *, pictures: bool, left_out: list[str], cache: Path | None = None) -> Iterator[tuple[str, Path]]:
     """Everything else of the home that is to be kept, by its path below it."""
     for entry in sorted(os.scandir(home), key=lambda entry: entry.name):
         if _is_made_anew(entry.name) or (entry.name == PICTURES and not pictures):
             continue
+        if cache is not None and cache.is_relative_to(entry.path):
+            continue  # made anew from the originals
         if entry.is_dir(follow_symlinks=entry.name in LINKED):
             yield from _below(Path(entry.path), entry.name, left_out)
         else:

@@ -21,8 +21,9 @@ from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
 from deploy.queue_versions import Version
-from workers import devices, engines, model_folders, queue
+from workers import devices, engines, model_folders, queue, shift
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
+from workers.prepared_cache import PreparedCache
 
 LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of pictures
 CLOCK_SECONDS = 5.0
@@ -129,6 +130,18 @@ def check_disk(db: Database) -> Check:
     return Check("disk", free >= LEAST_FREE_BYTES, said, fix if free < LEAST_FREE_BYTES else "")
 
 
+def check_cache(db: Database) -> Check:
+    """The prepared cache, where there is one, is this user's alone; what it holds wants an encrypted disk."""
+    if db.config.prepared is None:
+        return Check("cache", True, "no prepared cache (PREPARED_CACHE)")
+    try:
+        PreparedCache(db.config.prepared, shift.limits(db.config), make=False)
+    except Refused as error:
+        return Check("cache", False, str(error), "chmod go-rwx it, or unset NIGHTREAD_PREPARED_CACHE")
+    said = f"{db.config.prepared} holds patients' pictures, unencrypted: private to this user"
+    return Check("cache", True, said, "let it lie on an encrypted disk (`nightread cache clear` empties it)")
+
+
 def check_codecs(db: Database) -> Check:
     """Every DICOM transfer syntax that intake accepts can be decoded here."""
     missing = [name for uid, name in TRANSFER_SYNTAXES.items() if not decodes(uid)]
@@ -199,6 +212,7 @@ def check_clock(db: Database) -> Check:
 CHECKS: dict[str, Callable[[Database], Check]] = {
     "home": check_home,
     "disk": check_disk,
+    "cache": check_cache,
     "database": check_database,
     "queue": check_queue,
     "user": check_user,

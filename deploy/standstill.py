@@ -22,7 +22,7 @@ class Standstill:
     def look(self, totals: Totals, supervisor: Supervisor | None) -> None:
         """Note how the batch stands; `supervisor` keeps this process's own workers, if it has any. Raises
         NothingScores, which says what still waits and what the workers' logs end with."""
-        workers = [worker for worker in reading.workers(self._db) if worker.alive]
+        workers = [worker for worker in reading.workers(self._db) if worker.alive and worker.scores]
         ended = supervisor.deaths(stage=self._stage) if supervisor else 0
         if totals.waiting != self._waiting:
             self._waiting, self._deaths, self._children = totals.waiting, ended, set()

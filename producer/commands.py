@@ -101,7 +101,7 @@ def status(batch: int | None, is_json: bool) -> int:
             click.echo()
         if not listed:
             click.echo("no batch yet: `nightread submit FOLDER` makes one")
-        alive_names = [f"{w.name} ({w.doing})" for w in workers if w.alive]
+        alive_names = [f"{w.name} ({w.doing})" for w in workers if w.alive and w.scores]
         click.echo(f"workers alive: {', '.join(alive_names) or 'none: start one with `nightread up`'}")
     return Exit.PARTIAL if any(one.failed or one.waiting for one in listed) else Exit.DONE
 

@@ -83,7 +83,7 @@ def progress() -> ResponseReturnValue:
     batches = reading.batches(db, site_ids=my_sites(), batch_ids=wanted, limit=BATCHES) if wanted else []
     return jsonify(
         newest=browsing.newest_batch(db, site_ids=my_sites()),
-        workers=sum(worker.alive for worker in reading.workers(db)),
+        workers=sum(worker.alive and worker.scores for worker in reading.workers(db)),
         batches=[_as_json(batch) for batch in _shown(batches)],
     )
 

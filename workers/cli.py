@@ -20,10 +20,15 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 @click.command()
 @click.option("--device", default=None, help="cpu, gpu:0, gpu:1 … (default: the first there is).")
 @click.option("--all", "is_all", is_flag=True, default=False, help="One worker for every device of this machine.")
-def worker(device: str | None, is_all: bool) -> int:
+@click.option(
+    "--prepare", "is_preparing", is_flag=True, default=False, help="Score nothing: fill the prepared cache, on cores."
+)
+def worker(device: str | None, is_all: bool, is_preparing: bool) -> int:
     """Score what waits, on one pinned device, until told to stop."""
-    if is_all and device is not None:
-        raise click.UsageError("--all and --device exclude each other")
+    if (device is not None) + is_all + is_preparing > 1:
+        raise click.UsageError("--all, --prepare and --device exclude each other")
+    if is_preparing:
+        return _prepare()
     if is_all:
         return devices.run_all()
     chosen = device or devices.devices()[0]
@@ -32,6 +37,13 @@ def worker(device: str | None, is_all: bool) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--device") from error
     return _work(chosen)
+
+
+def _prepare() -> int:
+    from workers.prepare_worker import run  # the decoders' modules are not loaded for the other commands
+
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    return run(database())
 
 
 def _work(device: str) -> int:
@@ -65,15 +77,15 @@ def sweep() -> None:
 @click.command()
 @click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
 def workers(is_json: bool) -> int:
-    """The workers as their heartbeats tell."""
+    """The workers as their heartbeats tell; 1 where none that scores is alive."""
     known = reading.workers(database())
     if is_json:
-        _print_json([{**vars(one), "alive": one.alive} for one in known])
+        _print_json([{**vars(one), "alive": one.alive, "scores": one.scores} for one in known])
     else:
         for one in known:
             state = "alive" if one.alive else "stopped" if one.stopped else f"silent for {one.silent:,.0f} s"
             click.echo(f"{one.name:<40} {state:<20} {one.scans:>10,} scans  {one.doing}")
-    return Exit.DONE if any(one.alive for one in known) else Exit.PARTIAL
+    return Exit.DONE if any(one.alive and one.scores for one in known) else Exit.PARTIAL
 
 
 def _print_json(value: Any) -> None:

@@ -85,14 +85,17 @@ class Kept:
 class PreparedCache:
     """A folder of prepared scans that only this user may enter. Thread-safe; any number of processes may share it."""
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        """Make the folder. Raises Refused where it cannot be made or is not private to this user: who can write there
-        decides what the model sees."""
+    def __init__(self, folder: Path, limits: Limits, *, make: bool = True) -> None:
+        """Make the folder, or only look at it. Raises Refused where it cannot be made or is not private to this user:
+        who can write there decides what the model sees."""
         self.folder = folder
         self._limits = limits
         self._has_complained = False
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if make:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            elif not folder.exists():
+                return
             found = folder.stat()
         except OSError as error:
             raise Refused(f"the prepared cache {folder} cannot be had ({error.strerror}): PREPARED_CACHE") from error
@@ -124,7 +127,7 @@ class PreparedCache:
         if sha256 is None or not _is_digest(sha256):
             return
         try:
-            if self._is_short_of_room():
+            if self.is_short_of_room():
                 self._complain(f"less than {LEAST_FREE_BYTES / 1e9:g} GB would be left")
                 return
             _write(self._file(eyes, sha256), _packed(eyes, sha256, prepared))
@@ -160,7 +163,8 @@ class PreparedCache:
     def _file(self, eyes: Eyes, sha256: str) -> Path:
         return self.folder / eyes.key / sha256[:2] / sha256
 
-    def _is_short_of_room(self) -> bool:
+    def is_short_of_room(self) -> bool:
+        """Whether its disk has so little left that nothing more is kept. Raises OSError."""
         disk = os.statvfs(self.folder)
         return disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES
 

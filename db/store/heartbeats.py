@@ -9,6 +9,7 @@ from db.schema import Worker
 from db.store.connection import Database, epoch_now, now
 
 WORKER_GONE_SECONDS = 30.0  # without a heartbeat
+PREPARES = "cpu, prepares"  # the device of a worker that fills the prepared cache and scores nothing
 
 
 def beat(db: Database, *, name: str, host: str, device: str, pid: int, doing: str, scans: int) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.errors import Unknown
 from db.schema import Batch, Outcome, Review, Scan, Site, TrainedModel, Worker
 from db.store.connection import Database, epoch_now, now
-from db.store.heartbeats import WORKER_GONE_SECONDS
+from db.store.heartbeats import PREPARES, WORKER_GONE_SECONDS
 from db.store.scoring import current_outcome
 from db.words import Kind, Stage, Verdict
 
@@ -132,6 +132,11 @@ class WorkerView:
     @property
     def alive(self) -> bool:
         return not self.stopped and self.silent < WORKER_GONE_SECONDS
+
+    @property
+    def scores(self) -> bool:
+        """False for one that only fills the prepared cache."""
+        return self.device != PREPARES
 
 
 def totals(db: Database, batch_id: int) -> Totals:
