@@ -21,9 +21,9 @@ from db.store.connection import Database, epoch_now
 from db.words import Exit
 from deploy import queue_server
 from deploy.queue_versions import Version
-from workers import devices, engines, model_folders, queue, shift
+from workers import devices, engines, model_folders, queue
 from workers.images.dicom_rules import TRANSFER_SYNTAXES
-from workers.prepared_cache import PreparedCache
+from workers.prepared_cache import require_private
 
 LEAST_FREE_BYTES = 2_000_000_000  # a night of 1,000 scans leaves about 1 GB of pictures
 CLOCK_SECONDS = 5.0
@@ -135,7 +135,8 @@ def check_cache(db: Database) -> Check:
     if db.config.prepared is None:
         return Check("cache", True, "no prepared cache (PREPARED_CACHE)")
     try:
-        PreparedCache(db.config.prepared, shift.limits(db.config), make=False)
+        if db.config.prepared.exists():
+            require_private(db.config.prepared)
     except Refused as error:
         return Check("cache", False, str(error), "chmod go-rwx it, or unset NIGHTREAD_PREPARED_CACHE")
     said = f"{db.config.prepared} holds patients' pictures, unencrypted: private to this user"

@@ -21,6 +21,7 @@ from db.errors import Refused, UnreadableImage
 from db.settings import Settings, settings
 from db.store import models
 from db.words import Exit, Kind, Reason
+from deploy import backup
 from workers import cache_command, prepared_cache
 from workers.decoding import DecoderPool, Source
 from workers.prepared_cache import Eyes, PreparedCache
@@ -328,6 +329,19 @@ def test_without_a_cache_the_command_says_how_to_have_one(home):
     assert said.returncode == Exit.REFUSED
     assert said.stderr.count("\n") == 1
     assert "NIGHTREAD_PREPARED_CACHE" in said.stderr
+
+
+def test_a_backup_leaves_it_out(night, tmp_path):
+    night.scan("a.png")
+    night.submit()
+    night.work()
+    assert files(night.hand.cache)
+
+    left_out = []
+    kept = {name for name, _ in backup._files(night.hand.config.home, pictures=True, left_out=left_out)}
+    without = backup._files(night.hand.config.home, pictures=True, left_out=[], cache=night.hand.config.prepared)
+
+    assert {name for name in kept if name.startswith("prepared/")} == kept - {name for name, _ in without} != set()
 
 
 # -- several files in one order to a decoder

@@ -85,22 +85,16 @@ class Kept:
 class PreparedCache:
     """A folder of prepared scans that only this user may enter. Thread-safe; any number of processes may share it."""
 
-    def __init__(self, folder: Path, limits: Limits, *, make: bool = True) -> None:
-        """Make the folder, or only look at it. Raises Refused where it cannot be made or is not private to this user:
-        who can write there decides what the model sees."""
+    def __init__(self, folder: Path, limits: Limits) -> None:
+        """Make the folder. Raises Refused where it cannot be made or is not private to this user."""
         self.folder = folder
         self._limits = limits
         self._has_complained = False
         try:
-            if make:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            elif not folder.exists():
-                return
-            found = folder.stat()
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Refused(f"the prepared cache {folder} cannot be had ({error.strerror}): PREPARED_CACHE") from error
-        if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise Refused(f"the prepared cache {folder} is not private to this user: make it yours and `chmod 700` it")
+        require_private(folder)
 
     def find(self, eyes: Eyes, sha256: str | None) -> Prepared | None:
         """What decoding made of this content; None where it is not here, is damaged, or is no longer allowed."""
@@ -172,6 +166,16 @@ class PreparedCache:
         if not self._has_complained:
             log.error("scans are scored, but not kept in the prepared cache: %s", why)
         self._has_complained = True
+
+
+def require_private(folder: Path) -> None:
+    """Raises Refused where others may enter a cache's folder: who can write there decides what the model sees."""
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise Refused(f"the prepared cache {folder} cannot be had ({error.strerror}): PREPARED_CACHE") from error
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Refused(f"the prepared cache {folder} is not private to this user: make it yours and `chmod 700` it")
 
 
 def opened(config: Settings, limits: Limits) -> PreparedCache | None:
