@@ -3,7 +3,7 @@
     KERAS_BACKEND=jax python tests/bench/gpu.py        # no TensorFlow needed; or KERAS_BACKEND=tensorflow
 
 For each precision and batch size, images a second with the pixels in memory, measured in turn:
-    keras      `keras.Model.predict` over the same graph: what a plain script does
+    keras      `keras.Model.predict` over the same graph, for scores alone: what a plain script does
     in turn    the engine, one batch fetched before the next is sent
     passes     the engine as scoring calls it: on a GPU with two batches under way
     scored     with everything that scoring makes of it: scores, distances, what heat maps need
@@ -44,6 +44,7 @@ SHIPPED = trained_models.SHIPPED
 NAME = os.environ.setdefault("KERAS_BACKEND", "tensorflow" if engines.is_installed("tensorflow") else "jax")
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SIDE = int(os.environ.get("BENCH_SIDE", "224"))
+PORTION = 8  # files in an order to a decoder, as in a worker's
 DECODERS = int(os.environ.get("BENCH_DECODERS", "0")) or CORES
 
 
@@ -52,7 +53,8 @@ def main() -> None:
     given = arguments()
     module = engines.module(NAME)
     device = devices.devices()[0] if sees_gpu() else "cpu"
-    images = int(os.environ.get("BENCH_IMAGES", "0")) or (8192 if device != "cpu" else 4 * max(given.batches))
+    batches = given.batches or ([16] if device == "cpu" else [64, 128, 256])
+    images = int(os.environ.get("BENCH_IMAGES", "0")) or (64 if device == "cpu" else 8192)
     pixels = drawn(images, 224)
     found: dict[str, Any] = {
         "device": device,
@@ -68,7 +70,7 @@ def main() -> None:
     }
     exact = np.array([one.score for one in loaded("float32", 16, "cpu").predict(pixels[:64])])
     for precision in given.precisions:
-        for batch in given.batches:
+        for batch in batches:
             say(f"{precision}, batches of {batch}")
             scorer = loaded(precision, batch, device)
             found["alone"].append(alone(scorer, precision, batch, pixels))
@@ -82,7 +84,7 @@ def arguments() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precisions", nargs="+", default=["float32", "float16"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[64, 128, 256])
+    parser.add_argument("--batches", nargs="+", type=int, help="64 128 256, or 16 on a CPU")
     parser.add_argument("--json", dest="is_json", action="store_true")
     return parser.parse_args()
 
@@ -95,14 +97,17 @@ def loaded(precision: str, batch: int, device: str) -> Scorer:
 
 def alone(scorer: Scorer, precision: str, batch: int, pixels: Pixels) -> dict[str, Any]:
     """Images a second over pixels in memory, each way; the median of ROUNDS in turn."""
-    from workers.networks.serving import serving_graph  # Keras: once the engine has loaded
+    import keras  # with its framework, which the engine loads first
+
+    from workers.networks.serving import serving_graph
 
     module, running = engines.of(scorer.engine), scorer.engine
     graph = serving_graph(scorer.model, weights.read(SHIPPED, scorer.model), precision)
+    plain = keras.Model(graph.input, graph.outputs[0])
     at_once = batch * (engines.OFFERED if running.under_way > 1 else 1)
     ways: dict[str, Callable[[], object]] = {
-        "keras": lambda: graph.predict(pixels[..., None], batch_size=batch, verbose=0),
-        "in_turn": lambda: [module.predict(running, part) for part in parts(pixels, batch)],
+        "keras": lambda: plain.predict(pixels[..., None], batch_size=batch, verbose=0),
+        "in_turn": lambda: [len(module.predict(running, part).class_scores) for part in parts(pixels, batch)],
         "passes": lambda: [len(one.class_scores) for one in engines.passes(running, pixels)],
         "scored": lambda: [len(scorer.predict(part)) for part in parts(pixels, at_once)],
     }
@@ -135,7 +140,11 @@ def fed(precision: str, batch: int, device: str, images: int) -> dict[str, Any]:
         ):
 
             def decoded(some: list[str]) -> Pixels:
-                return np.stack([*threads.map(lambda name: pool.prepare(Source(folder, name), 224).pixels, some)])
+                orders = threads.map(
+                    lambda names: [*pool.prepare_many([Source(folder, one) for one in names], 224)],
+                    parts(some, PORTION),
+                )
+                return np.stack([one.pixels for order in orders for one in order])
 
             def both() -> int:
                 scored, waiting = 0, list(parts(names, at_once))
