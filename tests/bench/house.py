@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from processes import Others
 from ratio import say
 from sets import THRESHOLD
 from sqlalchemy import func, select
@@ -29,6 +30,7 @@ from workers import model_folders, parity, trained_models
 
 LOOK_SECONDS = 0.02
 PATIENCE = 3600.0
+MOST_OTHERS = 0.03  # of the machine, beyond which a night says that it was not alone
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Night:
     scored: int
     flagged: int
     second_looks: int
+    others: float  # the share of the machine that something else took meanwhile
 
     @property
     def rate(self) -> float:
@@ -66,14 +69,18 @@ class House:
         _live_under(self.db.config)
         count = sum(1 for file in folder.rglob("*") if file.is_file())
         started = time.perf_counter()
+        others = Others()
         watch = _Watch(self.db, started, count)
         watch.start()
         batch = submission.submit(self.db, folder, site_name=home.SITE).batch_id
         seconds = watch.wait()
+        taken = others.share()
+        if taken > MOST_OTHERS:
+            say(f"  NOT QUIET: others took {taken:.0%} of this machine during this night")
         totals = reading.totals(self.db, batch)
         if totals.scored != count:
             raise SystemExit(f"not every image was scored: {totals}")
-        return Night(seconds, watch.outcome, watch.claim, count, totals.flagged, self._second_looks(batch))
+        return Night(seconds, watch.outcome, watch.claim, count, totals.flagged, self._second_looks(batch), taken)
 
     def _second_looks(self, batch: int) -> int:
         with self.db.reading() as session:

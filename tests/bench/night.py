@@ -68,6 +68,7 @@ def one_round(at: House, name: str, folder: Path, bare_of: object, reduce: tuple
         "rate": night.rate,
         "bare": CORES / engine,
         "flagged": night.flagged / night.scored,
+        "others": night.others,
         "looks": night.second_looks / night.scored,
     }
 
@@ -91,7 +92,8 @@ def measure(name: str, precision: str, count: int, rounds: int, decode: str) -> 
     middle = {key: statistics.median(values) for key, values in both.items()}
     note = (
         f"{middle['rate']:.1f} scans/s; bare engine {middle['bare']:.1f}/s; {count} files a round, "
-        f"{middle['flagged']:.1%} flagged, {middle['looks']:.1%} looked at twice"
+        f"{middle['flagged']:.1%} flagged, {middle['looks']:.1%} looked at twice; others took "
+        f"{max(both['others']):.1%} of the machine at most"
     )
     decoded = "" if decode == "auto" else f", {decode} decoding"
     title = f"{name} at {precision}{decoded}: whole system over ideal"

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -62,6 +63,26 @@ class Memory:
     def _watch(self) -> None:
         while not self._over.wait(EVERY_SECONDS):
             self.peak = max(self.peak, sum(_proportional(pid) for one in self._ancestors for pid in below(one)))
+
+
+class Others:
+    """How much of the machine was used by what is neither this process nor below it, since it was made: whoever shares
+    the machine falsifies what is measured, and a worker, which gives way, suffers first."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._ours = time.monotonic(), _busy_seconds(), core_seconds([os.getpid()])
+
+    def share(self) -> float:
+        """Of all cores, 0 to 1."""
+        others = (_busy_seconds() - self._busy) - (core_seconds([os.getpid()]) - self._ours)
+        return max(0.0, others / (time.monotonic() - self._started) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    """Processor time of everything on this machine, and what the hypervisor took away."""
+    fields = [int(value) for value in Path("/proc/stat").read_text("utf-8").splitlines()[0].split()[1:9]]
+    user, nice, system, _, _, hard, soft, stolen = fields
+    return (user + nice + system + hard + soft + stolen) / TICKS
 
 
 def _fields(pid: int) -> list[str]:
