@@ -5,9 +5,10 @@ import json
 import click.testing
 import pytest
 from ledger import claim, folder, int8, scored, submitted
-from sqlalchemy import select
+from reading_room import Found
+from sqlalchemy import func, select
 
-from db.schema import AuditEvent, Batch, Chunk, Entry, Outcome, Scan
+from db.schema import AuditEvent, Batch, Chunk, Entry, Outcome, Review, Scan
 from db.store import (
     audit,
     certificate,
@@ -318,3 +319,26 @@ def test_the_command_tells_how_many_and_rings_for_them(home, queue_server, reque
 
     assert json.loads(told.stdout)["set"]["looked_again"] == 2
     assert queue.length() == 2
+
+
+def test_a_reader_who_opens_a_drawn_scan_meanwhile_is_told_that_it_waits_and_can_say_nothing_yet(room):
+    room.site(sample_share=0.5)
+    reader = room.user()
+    batch = room.night(Found(score=0.42, share=0.5), Found("night/two.png", score=0.9), pictures=True)
+    with room.db.writing() as session:
+        for outcome in session.scalars(select(Outcome).where(Outcome.score == 0.42)):
+            outcome.precision, outcome.holds_from = "int8", 0.49
+    key = room.keys(batch)["night/one.png"]
+    lower(room.db)
+    browser = room.inside(reader)
+
+    assert browser.get("/").status_code == 200
+    page = browser.get(f"/scan/{key}")
+    refused = browser.post(f"/scan/{key}", verdict="dismiss")
+
+    assert page.status_code == 200
+    assert "Waiting to be scored." in page.text
+    assert "0.42" not in page.text
+    assert refused.status_code in (400, 409)
+    with room.db.reading() as session:
+        assert session.scalar(select(func.count()).select_from(Review)) == 0

@@ -19,9 +19,11 @@ from db.store.sites import add_site, set_site
 from db.words import Kind, Reason
 from deploy.drill import auditor, books
 from producer import submission
+from workers import reuse as of_worker
 from workers import trained_models
 from workers.decoding import DecoderPool
 from workers.golden import picture
+from workers.preparing import prepare_scan
 from workers.reuse import recipe
 from workers.shift import Loaded, limits
 from workers.two_stage import Margin, TwoStage
@@ -364,6 +366,20 @@ def test_what_is_drawn_for_reading_is_computed_and_has_its_pictures(night):
     assert len(list(night.hand.config.derived.rglob("*.heat.png"))) == 1
 
 
+def test_of_two_scans_with_the_same_pixels_the_one_that_was_drawn_is_computed(night):
+    night.scan("a.png")
+    night.night()
+    loaded = night.hand._loaded[night.model.id]
+    decoded = prepare_scan(night.hand, loaded, scoring.WaitingScan(1, "k", str(night.folder), "a.png", None, None))
+    plain = scoring.WaitingScan(1, "k", "/", "p", None, None)
+    drawn = scoring.WaitingScan(2, "l", "/", "q", None, None, sample_share=1.0)
+
+    known, others = of_worker.split(night.hand, loaded, [(plain, decoded), (drawn, decoded)])
+
+    assert [result.scan_id for result in known] == [1]
+    assert [scan.id for scan, _ in others] == [2]
+
+
 def test_a_patient_below_the_models_age_is_turned_away_although_the_score_is_known(night, tmp_path):
     night.scan("a.png")
     night.night()
@@ -464,7 +480,10 @@ def test_what_int8_cleared_is_taken_over_only_while_it_stands(night):
     thresholds.set_threshold(night.db, night.model.id, 0.4, why="a test", by="test")
     night.work()
 
-    assert told(night) == [(0, "int8", pytest.approx(0.3), False, 1), (1, "float32", 0.2, False, 3)]  # as the first one that waited
+    assert told(night) == [
+        (0, "int8", pytest.approx(0.3), False, 1),
+        (1, "float32", 0.2, False, 3),
+    ]  # as the first one that waited
 
 
 def test_what_float32_decided_tells_also_who_takes_it_over_what_int8_had_said(night):

@@ -116,9 +116,10 @@ def reconsider(session: Session, trained_model_id: int) -> None:
     """After a model's flags changed: entries for what is newly flagged, also where it had been withdrawn; what is no
     longer flagged, and was neither read nor drawn, is withdrawn."""
     by = Counter(_add_flagged(session, trained_model_id))
-    same = Outcome.scan_id == Entry.scan_id, Outcome.trained_model_id == trained_model_id
-    current = Scan.id == Entry.scan_id, Outcome.generation == Scan.generation
-    is_flagged = exists().where(*same, *current, Outcome.flagged.is_(True))
+    # Of any generation: what was looked at again had never been flagged.
+    is_flagged = exists().where(
+        Outcome.scan_id == Entry.scan_id, Outcome.trained_model_id == trained_model_id, Outcome.flagged.is_(True)
+    )
     by.update(_move(session, trained_model_id, State.WITHDRAWN, State.UNREAD, is_flagged))
     by.update(_move(session, trained_model_id, State.UNREAD, State.WITHDRAWN, ~is_flagged, Entry.share.is_(None)))
     tallies.change(session, by)
