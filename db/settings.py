@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     engine: Literal["auto", "openvino", "tensorflow", "jax"] = "auto"  # auto: OpenVINO on a CPU, TensorFlow on a GPU
     # Beyond float32 only what the trained model's own parity report allows; auto: the fastest that it does.
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8", "two_stage"] = "auto"
+    # At a reduced size only with the codecs that the model's parity report allows; auto: with all of these.
+    decode: Literal["auto", "exact", "reduced"] = "auto"
     engine_batch: int = Field(0, ge=0)  # images in one call of the engine; 0: 16 on a CPU, 128 on a GPU
     engine_threads: int = Field(0, ge=0)  # 0: one a core
     lease_seconds: float = Field(30.0, ge=1)

@@ -229,6 +229,7 @@ def test_prepare_says_what_it_cut():
         "crop": (30, 120, 500, 500),
         "input_size": 224,
         "display": None,  # a decoder's, which has read the file
+        "preprocessing": "1",
     }
 
 

@@ -12,6 +12,7 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ import numpy as np
 from db.errors import RootUnavailable, UnreadableImage
 from db.files import open_beneath
 from db.words import Reason
+from workers import reduced
 from workers.background import settle
-from workers.images import Limits, as_png, read, review, to_grey8
-from workers.preprocessing import Border, prepare
+from workers.images import Image, Limits, as_png, read, review, to_grey8
+from workers.preprocessing import Border, Evidence, Pixels, prepare
 
 _BLOCK = 2**20
 # Room for the pipes, one file, a folder on the way to it, and what the codecs load.
@@ -142,11 +144,20 @@ def _decode(order: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[st
         return {}, b""
     if order["do"] == "review_copy":
         return {}, as_png(review(data, limits))
-    image = read(data, limits)
-    pixels, evidence = prepare(to_grey8(image), order["size"], Border(**order["border"]), order["mode"])
+    image, pixels, evidence = _prepared(order, data, limits)
     display = image.display.as_json() if image.display else None
     told = {"evidence": vars(evidence) | {"display": display}, "seconds": time.perf_counter() - started}
     return told, pixels.tobytes()
+
+
+def _prepared(order: dict[str, Any], data: bytes, limits: Limits) -> tuple[Image, Pixels, Evidence]:
+    """A file reduced, where that is asked for and comes out well; else whole, which also says what is refused."""
+    size, border, mode = order["size"], Border(**order["border"]), order["mode"]
+    if order.get("reduce"):
+        with suppress(Exception):  # the whole picture tells
+            return reduced.prepare(data, limits, size, tuple(order["reduce"]), border, mode)
+    image = read(data, limits)
+    return image, *prepare(to_grey8(image), size, border, mode)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from db.errors import ModelRefused
 from workers import trained_models
+from workers.images import CODECS
 from workers.trained_models import TrainedModel
 from workers.two_stage import LEAST, MOST, Margin, log_odds
 
@@ -25,6 +26,7 @@ AUTO, TWO_STAGE, INT8, FLOAT32 = "auto", "two_stage", "int8", "float32"
 BFLOAT16, FLOAT16 = "bfloat16", "float16"  # OpenVINO's, on a CPU; XLA's, on a GPU: so a form names its engine, too
 # What "auto" prefers. int8 alone runs only where it is asked for by name.
 PREFERRED = (TWO_STAGE, BFLOAT16, FLOAT16, FLOAT32)
+EXACT, REDUCED = "exact", "reduced"  # how files are decoded
 LIMIT_P99 = 0.01  # of the difference of scores
 BAND = 0.02  # around the threshold: decisions may differ within it, and nowhere else
 GATE_BAND = 0.02  # likewise, as a share of the gate's limit
@@ -168,6 +170,24 @@ def chosen(report: dict[str, Any] | None, setting: str, engine: "Engine") -> str
     if not _does(engine, setting):
         raise ModelRefused(f"NIGHTREAD_PRECISION={setting} cannot be had on this machine's engine: let it be auto")
     return setting
+
+
+def reduced_form(codec: str) -> str:
+    """The name in a report of what is seen of files that one codec decodes at a reduced size."""
+    return f"{REDUCED}_{codec}"
+
+
+def reductions(report: dict[str, Any] | None, setting: str) -> tuple[str, ...]:
+    """The codecs that decode at a reduced size under the setting DECODE: those that the report allows. Raises
+    ModelRefused where the setting asks for it and the report allows none."""
+    if setting == EXACT:
+        return ()
+    why = {codec: why_not(report, reduced_form(codec)) for codec in CODECS}
+    allowed = tuple(codec for codec in CODECS if why[codec] is None)
+    if setting == REDUCED and not allowed:
+        said = "; ".join(f"{codec}: {reason}" for codec, reason in why.items())
+        raise ModelRefused(f"NIGHTREAD_DECODE=reduced is not for this model: {said}")
+    return allowed
 
 
 def _does(engine: "Engine", mode: str) -> bool:

@@ -27,7 +27,7 @@ from db.store.heartbeats import PREPARES
 from db.store.scoring import WaitingScan
 from db.store.upcoming import Upcoming, scans_of, upcoming
 from db.words import Exit
-from workers import background, model_folders
+from workers import background, model_folders, parity
 from workers.decoding import DecoderPool, Prepared
 from workers.prepared_cache import Eyes, PreparedCache
 from workers.preparing import MOST_AT_ONCE, ORDERS, decoded, parts
@@ -140,16 +140,17 @@ class Preparer:
         if model_id not in self._eyes:
             view = models.get(self.db, model_id)
             try:
-                self._eyes[model_id] = eyes_of_model(view)
+                self._eyes[model_id] = eyes_of_model(view, self.db.config.decode)
             except ModelRefused as error:
                 log.error("model %d: its scans are not prepared: %s", model_id, error)
                 self._eyes[model_id] = None
         return self._eyes[model_id]
 
 
-def eyes_of_model(view: models.ModelView) -> Eyes:
-    """How a trained model wants to see, from its folder. Raises ModelRefused."""
-    return Eyes(view.input_size, model_folders.checked(view).preprocessing)
+def eyes_of_model(view: models.ModelView, decode: str) -> Eyes:
+    """How a trained model wants to see, from its folder, under the setting DECODE. Raises ModelRefused."""
+    model = model_folders.checked(view)
+    return Eyes(view.input_size, model.preprocessing, parity.reductions(parity.read(Path(view.folder), model), decode))
 
 
 def run(db: Database) -> int:

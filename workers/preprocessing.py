@@ -4,7 +4,7 @@ Training and scoring both call `prepare`: a model is never served through other 
 `VERSION` is part of every trained model and outcome: raise it when any pixel of any output could change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,8 @@ from db.errors import UnreadableImage
 from db.words import Reason
 
 VERSION = "1"
+# The same from pictures that were decoded at a fraction of their size (workers/reduced.py): other pixels, if only just.
+REDUCED = f"{VERSION}-reduced"
 
 Grey8 = NDArray[np.uint8]  # H x W, 0-255, bone white
 Pixels = NDArray[np.uint8]  # S x S, 0-255: the model's input
@@ -81,9 +83,15 @@ class Evidence:
     crop: Box  # the square that was resized
     input_size: int
     display: dict[str, Any] | None = None  # how the review copy is to be shown (images/display.py), for the viewer
+    preprocessing: str = VERSION  # or REDUCED
 
 
 DEFAULT_BORDER = Border()
+
+
+def versions(reduce: Collection[str]) -> frozenset[str]:
+    """The versions that preparing may give where these codecs decode at a reduced size."""
+    return frozenset({VERSION, REDUCED} if reduce else {VERSION})
 
 
 def find_border(grey: Grey8, border: Border = DEFAULT_BORDER) -> Removed:
@@ -186,8 +194,14 @@ def _resize(square: Grey8, size: int) -> Pixels:
 
 
 def _refuse_blank(pixels: Pixels, border: Border) -> None:
+    darkest, brightest = grey_range(pixels)
+    if brightest <= border.black_level or brightest - darkest < LEAST_CONTRAST:
+        raise UnreadableImage(Reason.BLANK, f"99 % of the picture is between grey {darkest} and {brightest}")
+
+
+def grey_range(pixels: Pixels) -> tuple[int, int]:
+    """The grey levels (0-255) of the darkest and the brightest pixel but for one percent at either end."""
     counts = cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel()
     up_to = np.cumsum(counts, dtype=np.float64) / pixels.size
     darkest, brightest = np.searchsorted(up_to, [0.01, 0.99]).tolist()
-    if brightest <= border.black_level or brightest - darkest < LEAST_CONTRAST:
-        raise UnreadableImage(Reason.BLANK, f"99 % of the picture is between grey {darkest} and {brightest}")
+    return darkest, brightest

@@ -19,7 +19,7 @@ from db.errors import DatabaseUnreachable, DeviceUnsound, ModelRefused
 from db.settings import Settings, settings
 from db.store import heartbeats, models, scoring
 from db.store.connection import Database, database
-from workers import engines, golden, prepared_cache
+from workers import engines, golden, parity, prepared_cache
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
@@ -127,7 +127,8 @@ class Shift:
         )
         if scorer.model.weights.sha256 != view.weights_sha256:
             raise ModelRefused(f"{view.folder} holds other weights than {view.label}")
-        return Loaded(view, scorer, batch_size)
+        report = parity.read(Path(view.folder), scorer.model)
+        return Loaded(view, scorer, batch_size, parity.reductions(report, self.config.decode))
 
     def for_single_images(self, loaded: Loaded, *, count: int) -> Loaded:
         """The same trained model with a batch of one: a larger one costs the same however few images are in it. For

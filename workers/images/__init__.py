@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from db.errors import UnreadableImage
 from db.words import Reason
-from workers.images import dicom, headers
+from workers.images import dicom, dicom_reduced, headers, reduced
 from workers.images.dicom_header import HEADER_BYTES, parse, starts_dicom
 from workers.images.dicom_rules import (
     WANTED,
@@ -18,24 +18,30 @@ from workers.images.dicom_rules import (
     refuse_what_is_not_screened,
     tags_of,
 )
-from workers.images.levels import Levels
+from workers.images.levels import Levels, of_raster
 from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, grey_png, to_grey8
 from workers.images.raster import decode_jpeg, decode_raster
+from workers.images.reduced import CODECS, NotReduced, Plan, Reduced
 from workers.images.tiff import measure_tiff
 
 __all__ = [
+    "CODECS",
     "HEADER_BYTES",
     "READERS",
     "SIGNATURE_BYTES",
     "Grey8",
     "Image",
     "Limits",
+    "NotReduced",
+    "Plan",
     "Reader",
+    "Reduced",
     "Tags",
     "as_png",
     "grey_png",
     "is_image",
     "read",
+    "read_reduced",
     "reader_for",
     "review",
     "tags",
@@ -47,17 +53,27 @@ SIGNATURE_BYTES = 132
 
 @dataclass(frozen=True)
 class Reader:
-    """A format: `recognises` the first bytes of a file; `decode` turns all of them into Levels within limits."""
+    """A format: `recognises` the first bytes of a file; `decode` turns all of them into Levels within limits, and
+    `reduce`, where there is a quicker way to a smaller picture, into that."""
 
     name: str
     recognises: Callable[[bytes], bool]
     decode: Callable[[bytes, Limits], Levels]
+    reduce: Callable[[bytes, Limits, Plan], Reduced] | None = None
 
 
 def _jpeg(data: bytes, limits: Limits) -> Levels:
     frame = headers.measure_jpeg(data)
     check(frame, limits)
     return decode_jpeg(data, frame)
+
+
+def _jpeg_reduced(data: bytes, limits: Limits, plan: Plan) -> Reduced:
+    frame = headers.measure_jpeg(data)
+    check(frame, limits)
+    factor = plan.factor("jpeg", frame)
+    image = of_raster(reduced.jpeg(data, frame, factor), "jpeg").for_model()
+    return Reduced(image, factor, frame.height, frame.width)
 
 
 def _raster(name: str, measure: Callable[[bytes], Frame]) -> Callable[[bytes, Limits], Levels]:
@@ -74,14 +90,19 @@ def _dicom(data: bytes, limits: Limits) -> Levels:
     return dicom.decode_dicom(header, frame)
 
 
+def _dicom_reduced(data: bytes, limits: Limits, plan: Plan) -> Reduced:
+    header, frame = dicom.measure_dicom(data, limits)
+    return dicom_reduced.decode(header, frame, plan)
+
+
 # The sizes that a BMP's second header can have: "BM" alone also begins many a text.
 _BMP_HEADERS = {size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124)}
 
 READERS: tuple[Reader, ...] = (
     # First: a DICOM file may begin like a TIFF, in the preamble left to other formats (PS3.10 7.1).
-    Reader("dicom", starts_dicom, _dicom),
+    Reader("dicom", starts_dicom, _dicom, _dicom_reduced),
     Reader("png", lambda head: head.startswith(headers.PNG), _raster("png", headers.measure_png)),
-    Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _jpeg),
+    Reader("jpeg", lambda head: head.startswith(b"\xff\xd8\xff"), _jpeg, _jpeg_reduced),
     Reader(
         "tiff",
         lambda head: head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -142,7 +163,20 @@ def review(data: bytes, limits: Limits) -> Image:
     return _decoded(data, limits).for_readers()
 
 
+def read_reduced(data: bytes, limits: Limits, plan: Plan) -> Reduced:
+    """The same picture for the model, smaller, within the same limits. Raises NotReduced where `read` is to tell, and
+    UnreadableImage as it does."""
+    reduce = _reader_of(data, limits).reduce
+    if reduce is None:
+        raise NotReduced("no reduced form")
+    return reduce(data, limits, plan)
+
+
 def _decoded(data: bytes, limits: Limits) -> Levels:
+    return _reader_of(data, limits).decode(data, limits)
+
+
+def _reader_of(data: bytes, limits: Limits) -> Reader:
     if not data:
         raise UnreadableImage(Reason.EMPTY, "no bytes")
     if len(data) > limits.max_bytes:
@@ -152,4 +186,4 @@ def _decoded(data: bytes, limits: Limits) -> Levels:
         raise UnreadableImage(
             Reason.NOT_AN_IMAGE, f"not PNG, JPEG, TIFF, BMP, WebP or DICOM (starts with {data[:5].hex(' ')})"
         )
-    return reader.decode(data, limits)
+    return reader

@@ -18,7 +18,7 @@ from workers.images.strips import unpacked_length
 
 DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")  # JPEG baseline and extended
 _RLE = "1.2.840.10008.1.2.5"
-_JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
 
@@ -36,7 +36,7 @@ def check_stream(stream: bytes, syntax: str, data_set: Dataset) -> Stream:
     the header says otherwise, where it is not whole, or where no codec reads it."""
     if syntax == _RLE:
         return _rle(stream, data_set)
-    said = _jpeg_2000(stream) if syntax in _JPEG_2000 else _jpeg(stream, syntax)
+    said = _jpeg_2000(stream) if syntax in JPEG_2000 else _jpeg(stream, syntax)
     if (said.height, said.width, said.samples) != (data_set.Rows, data_set.Columns, data_set.SamplesPerPixel):
         raise damaged("its compressed picture has another size than its header says")
     if (said.precision > 8) != (data_set.BitsAllocated > 8):
@@ -45,7 +45,7 @@ def check_stream(stream: bytes, syntax: str, data_set: Dataset) -> Stream:
         _check_strictly(stream, said)
     # More bits in the stream than are stored are usual above 8 (gdcm writes 16); at 8, gdcm ends the process.
     fits = data_set.BitsStored <= said.precision if said.precision > 8 else data_set.BitsStored == said.precision
-    if syntax not in (*DCT, *_JPEG_2000) and not fits:
+    if syntax not in (*DCT, *JPEG_2000) and not fits:
         raise damaged(f"{data_set.BitsStored} bits stored, {said.precision} in its compressed picture")
     return said
 
@@ -63,6 +63,8 @@ def _jpeg(stream: bytes, syntax: str) -> Stream:
 def _check_strictly(stream: bytes, said: Stream) -> None:
     if said.precision != 8:
         raise UnreadableImage(Reason.UNSUPPORTED_TRANSFER_SYNTAX, f"JPEG of {said.precision} bits")
+    if said.samples == 1:
+        return  # its only decoder is the strict one
     try:
         simplejpeg.decode_jpeg(stream, "GRAY")
     except ValueError as error:

@@ -91,7 +91,7 @@ def decode_dicom(header: Header, frame: Frame) -> Levels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            levels = _decode(_data_set(header))
+            levels = _decode(data_set_of(header))
         except FAILURES as error:
             raise UnreadableImage(Reason.UNREADABLE, f"DICOM: {type(error).__name__} while decoding") from error
     if levels.places.shape != (frame.height, frame.width):
@@ -99,7 +99,8 @@ def decode_dicom(header: Header, frame: Frame) -> Levels:
     return levels
 
 
-def _data_set(header: Header) -> Dataset:
+def data_set_of(header: Header) -> Dataset:
+    """What pydicom makes of a file whose header has been found sound."""
     stream = BytesIO(header.body)
     stream.seek(header.begin)
     data_set = read_dataset(stream, is_implicit_VR=header.implicit, is_little_endian=header.little)
@@ -120,7 +121,7 @@ def _decode(data_set: Dataset) -> Levels:
         return _with_spacing(of_raster(grey if grey.dtype == np.uint8 else grey.astype(np.uint16), "dicom"), data_set)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableImage(Reason.UNREADABLE, "a photometric interpretation that is not read")
-    return _levels(stored, data_set)
+    return grey_levels(stored, data_set)
 
 
 def _with_spacing(levels: Levels, data_set: Dataset) -> Levels:
@@ -147,7 +148,7 @@ def _stored(data_set: Dataset) -> NDArray[np.integer]:
         data_set.BitsStored = stored
 
 
-def _levels(stored: NDArray[np.integer], data_set: Dataset) -> Levels:
+def grey_levels(stored: NDArray[np.integer], data_set: Dataset) -> Levels:
     """Work out what becomes of each value in use (at most 65,536), so that every pixel need only be looked up."""
     if stored.dtype.kind == "u":
         stored = _without_overlays(stored, data_set)

@@ -22,12 +22,14 @@ from safetensors.numpy import save
 
 from db.errors import DataRefused, Refused
 from workers import engines, gate, golden, parity, trained_models, weights
+from workers.images import CODECS
 from workers.networks import Weights, quantised
 from workers.networks.openvino_graph import GREY, serving_graph
 from workers.openvino_runtime import openvino
-from workers.parity import BFLOAT16, FLOAT16, FLOAT32, INT8, TWO_STAGE, Looked
+from workers.parity import BFLOAT16, FLOAT16, FLOAT32, INT8, TWO_STAGE, Agreement, Looked
+from workers.reduced import MOST
 from workers.trained_models import File, TrainedModel
-from workers.training import data
+from workers.training import data, reduced_forms
 from workers.training.data import Examples, Split
 from workers.two_stage import needs_second
 
@@ -181,7 +183,9 @@ def measure(bench: Bench, validation: Examples, ranges: quantised.Ranges) -> dic
         name: parity.compare(wanted, form, truth, threshold=bench.threshold, limit=limit)
         for name, form in forms.items()
     }
+    small, told = _reduced(bench, validation)
     return {
+        "reduced": told,
         "reference": {"engine": reference, "precision": FLOAT32},
         "threshold": bench.threshold,
         "validation": {"images": len(validation), "positives": int(truth.sum())},
@@ -189,9 +193,26 @@ def measure(bench: Bench, validation: Examples, ranges: quantised.Ranges) -> dic
         "margin": asdict(margin),
         "second_looks": {"all": float(again.mean()), "without_finding": float(again[~truth].mean())},
         "forms": {
-            name: {**parity.told(found), "golden_score": golden_scores.get(name)} for name, found in compared.items()
+            name: {**parity.told(found), "golden_score": golden_scores.get(name)}
+            for name, found in (compared | small).items()
         },
     }
+
+
+def _reduced(bench: Bench, validation: Examples) -> tuple[dict[str, Agreement], dict[str, Any]]:
+    """How what is seen of files decoded at a reduced size compares with the same files decoded whole, at float32 of
+    OpenVINO; and on what that was measured. A codec of too few such files is left out, and so not used."""
+    shown = balanced(validation, reduced_forms.IMAGES)
+    found, told = dict[str, Agreement](), dict[str, Any]()
+    for codec in CODECS:
+        whole, small, numbers = reduced_forms.pairs(shown.pixels, codec)
+        told[codec] = {"images": len(shown), "reduced": len(numbers)}
+        if len(numbers) >= parity.LEAST_IMAGES:
+            wanted, seen = (bench.look(pixels, "openvino", FLOAT32, bench.weights) for pixels in (whole, small))
+            truth, limit = bench.truth(data.take(shown, numbers)), bench.model.gate.limit
+            agreement = parity.compare(wanted, seen, truth, threshold=bench.threshold, limit=limit)
+            found[parity.reduced_form(codec)] = agreement
+    return found, {**told, "grain": reduced_forms.GRAIN, "sides": reduced_forms.SIDES, "factor": MOST}
 
 
 def _pairs(exact: Looked, fast: Looked) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
