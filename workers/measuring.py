@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from db.errors import NightreadError, Refused, RootUnavailable
 from db.settings import settings
 from db.store import models
 from db.store.connection import connect
-from db.store.scoring import Rejected, WaitingScan
-from workers import background, model_folders, tasks
+from db.store.scoring import Claim, Rejected, WaitingScan
+from workers import background, model_folders, preparing, tasks
 from workers.decoding import Prepared
-from workers.preparing import prepare_scan
+from workers.line import Line
 from workers.reading_speed import Reading, read_for
 from workers.shift import Loaded, Shift, decoder_pool, threads
 from workers.two_stage import TwoStage
@@ -43,44 +43,55 @@ PROBED = 8  # scans by which a sample is judged
 BY = "nightread plan"
 
 
-class Bench:
-    """A worker's shift with the scans of a sample, gone through again and again."""
+class Rehearsal(Shift):
+    """A worker's shift whose chunks are in no ledger."""
 
-    def __init__(self, hand: Shift, loaded: Loaded, scans: Sequence[WaitingScan]) -> None:
+    def renew(self, claim: Claim, *, breadcrumb: int | None = None) -> bool:
+        return True
+
+
+class Bench:
+    """A worker's shift with the scans of a sample, gone through again and again; at least one is prepared."""
+
+    def __init__(self, hand: Shift, loaded: Loaded, scans: Sequence[WaitingScan], kept: Sequence[Prepared]) -> None:
         self.hand, self.loaded = hand, loaded
         self.rejected: Counter[str] = Counter()
         self.looked = 0
-        self._scans = scans
-        self._endless = cycle(scans)
-        self._kept: list[Prepared] = []
+        self.scans = scans
+        self._endless = zip(count(1), cycle(scans))
+        self._kept = list(kept)
 
-    def engine(self, count: int) -> int:
-        """Score `count` prepared scans, more or less: whole calls of the engine."""
-        size = self.hand.batch_size
-        calls = max(1, round(count / size))
+    def engine(self, images: int) -> int:
+        """Score so many prepared scans, more or less: whole calls of the engine."""
+        size = self.hand.at_once
+        calls = max(1, round(images / size))
         given = islice(cycle([one.pixels for one in self._kept]), calls * size)
         pixels = np.stack(list(given))
         for start in range(0, len(pixels), size):
             tasks.predict(self.hand, self.loaded, pixels[start : start + size])
         return len(pixels)
 
-    def preparation(self, count: int) -> int:
-        """Prepare `count` scans in the decoder processes."""
-        self._prepare(max(count, 2 * self.hand.decoders.count))
-        return max(count, 2 * self.hand.decoders.count)
+    def preparation(self, scans: int) -> int:
+        """Prepare so many scans in the decoder processes, at least two for each."""
+        scans = max(scans, 2 * self.hand.decoders.count)
+        self._prepare(scans)
+        return scans
 
-    def together(self, count: int) -> Iterator[int]:
-        """Score about `count` scans from their files as in a night, chunk by chunk with the next one prepared ahead:
+    def together(self, scans: int) -> Iterator[int]:
+        """Score about so many scans from their files as in a night, chunk by chunk with the next one prepared ahead:
         yields once the first chunk is ready, and how many were scored at the end. As many are prepared in between."""
-        size = min(max(count // 2, 2 * self.hand.decoders.count), self.hand.config.chunk_size)
-        with ThreadPoolExecutor(1, "ahead") as ahead, ThreadPoolExecutor(self.hand.decoders.count, "keep") as keepers:
+        size = min(max(scans // 2, 2 * self.hand.decoders.count), self.hand.config.chunk_size)
+        begun: list[tasks.Begun] = []
+        with ThreadPoolExecutor(1, "ahead") as ahead, Line(self.hand.decoders.count) as line:
             ready = self._prepare(size)
             yield 0
-            chunks = max(1, round(count / size))
+            chunks = max(1, round(scans / size))
             for _ in range(chunks):
                 upcoming = ahead.submit(self._prepare, size)
-                self._score(ready, keepers)
+                begun.append(tasks.begin(self.hand, ready, line))
                 ready = upcoming.result()
+            for part in (part for chunk in begun for part in chunk.slices):
+                part.result()
         yield chunks * size
 
     def flagged(self) -> tuple[int, int]:
@@ -89,26 +100,15 @@ class Bench:
         found = tasks.predict(self.hand, self.loaded, pixels)
         return sum(one.is_chest and one.score >= self.loaded.view.threshold for one in found), len(found)
 
-    def files(self) -> list[WaitingScan]:
-        """The sample's scans, each once."""
-        return list(self._scans)
-
-    def _prepare(self, count: int) -> list[tuple[WaitingScan, Prepared]]:
-        scans = [replace(scan, key=secrets.token_hex(16)) for scan in islice(self._endless, count)]
-        with ThreadPoolExecutor(self.hand.decoders.count, "decode") as pool:
-            found = list(pool.map(lambda scan: prepare_scan(self.hand, self.loaded, scan), scans))
-        self.looked += count
-        self.rejected.update(one.reason for one in found if isinstance(one, Rejected))
-        ready = [(scan, one) for scan, one in zip(scans, found, strict=True) if not isinstance(one, Rejected)]
-        self._kept += [one for _, one in ready[: KEPT - len(self._kept)]]
-        return ready
-
-    def _score(self, ready: Sequence[tuple[WaitingScan, Prepared]], keepers: ThreadPoolExecutor) -> None:
-        size = self.hand.batch_size
-        slices = [ready[start : start + size] for start in range(0, len(ready), size)]
-        written = [one for part in slices for one in tasks.score_slice(self.hand, self.loaded, part, keepers)]
-        for future in written:
-            future.result()
+    def _prepare(self, size: int) -> preparing.Prepared:
+        turns = islice(self._endless, size)
+        scans = tuple(replace(scan, id=number, key=secrets.token_hex(16)) for number, scan in turns)
+        claim = Claim(scans[0].id, secrets.token_hex(16), 0, self.loaded.view.id, attempts=1, scans=scans)
+        found = preparing.prepare(self.hand, self.loaded, claim)
+        self.looked += size
+        self.rejected.update(one.reason for one in found.rejected if isinstance(one, Rejected))
+        self._kept += [one for _, one in found.ready[: KEPT - len(self._kept)]]
+        return found
 
 
 def main() -> None:
@@ -130,8 +130,7 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     hand, loaded = _ready(order)
     try:
-        sample, scans, passed_over = _choose(hand, loaded, order["samples"])
-        bench = Bench(hand, loaded, scans)
+        sample, bench, passed_over = _choose(hand, loaded, order["samples"])
         spent = time.monotonic() - started  # to load the engine, at most half of the time
         seen = _in_rounds(bench, order["seconds"] - min(spent, order["seconds"] / 2))
         flagged, of = bench.flagged()
@@ -140,7 +139,7 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
             **seen,
             "sample": sample,
             "passed_over": passed_over,
-            "files": len(scans),
+            "files": len(bench.scans),
             "looked": bench.looked,
             "rejected": dict(bench.rejected),
             "flagged": flagged,
@@ -153,48 +152,51 @@ def measure(order: dict[str, Any]) -> dict[str, Any]:
 
 def _ready(order: dict[str, Any]) -> tuple[Shift, Loaded]:
     """A shift as a worker has it on this device, in a home folder of its own, with the model loaded and proved."""
-    config = settings().model_copy(update={"home": Path(order["home"]), "database_url": ""})
+    config = settings().model_copy(update={"home": Path(order["home"]), "database_url": "", "prepared_cache": ""})
     cv2.setNumThreads(1)
     db = connect(config)
     migrate.upgrade(db)
     given = model_folders.registration(Path(order["model"]))
     if order["threshold"] is not None:
         given = replace(given, threshold=order["threshold"])
-    hand = Shift(config, db, order["device"], decoder_pool(config))
+    hand = Rehearsal(config, db, order["device"], decoder_pool(config))
     return hand, hand.model(models.register(db, given, by=BY))
 
 
-def _choose(
-    hand: Shift, loaded: Loaded, samples: Sequence[dict[str, Any]]
-) -> tuple[str, list[WaitingScan], list[dict[str, str]]]:
+def _choose(hand: Shift, loaded: Loaded, samples: Sequence[dict[str, Any]]) -> tuple[str, Bench, list[dict[str, str]]]:
     """The first sample of which a picture can be prepared; why each before it was passed over."""
     passed_over: list[dict[str, str]] = []
     for sample in samples:
         scans = [WaitingScan(number, secrets.token_hex(16), **scan) for number, scan in enumerate(sample["scans"])]
-        scans, why = _within_reach(hand, loaded, scans)
-        if scans:
-            return sample["name"], scans, passed_over
+        found, why = _tried(hand, loaded, scans)
+        if found is not None:
+            return sample["name"], found, passed_over
         passed_over.append({"sample": sample["name"], "why": why})
     raise Refused("; ".join(f"{one['sample']}: {one['why']}" for one in passed_over))
 
 
-def _within_reach(hand: Shift, loaded: Loaded, scans: list[WaitingScan]) -> tuple[list[WaitingScan], str]:
-    """The scans whose root answers, where at least one of the first can be prepared; else none, and why."""
-    seen: Counter[str] = Counter()
+def _tried(hand: Shift, loaded: Loaded, scans: list[WaitingScan]) -> tuple[Bench | None, str]:
+    """The scans whose root answers, where one of the first few can be prepared; else None, and why."""
+    kept: list[Prepared] = []
+    refused: Counter[str] = Counter()
     away: set[str] = set()
     for scan in scans:
-        if sum(seen.values()) >= PROBED or scan.root in away:
+        if len(kept) + sum(refused.values()) >= PROBED or scan.root in away:
             continue
         try:
-            found = prepare_scan(hand, loaded, scan)
-            seen["" if not isinstance(found, Rejected) else found.reason] += 1
+            found = preparing.prepare_scan(hand, loaded, scan)
         except RootUnavailable:
             away.add(scan.root)
-    if not seen[""]:
-        told = [f"{count} {reason}" for reason, count in seen.most_common() if reason]
-        told += ["its folder does not answer"] if away else []
-        return [], f"no picture could be prepared ({', '.join(told) or 'no file'})"
-    return [scan for scan in scans if scan.root not in away], ""
+            continue
+        if isinstance(found, Rejected):
+            refused[found.reason] += 1
+        else:
+            kept.append(found)
+    if kept:
+        return Bench(hand, loaded, [scan for scan in scans if scan.root not in away], kept), ""
+    told = [f"{number} {reason}" for reason, number in refused.most_common()]
+    told += ["its folder does not answer"] if away else []
+    return None, f"no picture could be prepared ({', '.join(told)})"
 
 
 def _in_rounds(bench: Bench, seconds: float) -> dict[str, Any]:
@@ -213,17 +215,17 @@ def _in_rounds(bench: Bench, seconds: float) -> dict[str, Any]:
         for name in ("engine", "preparation"):
             seen[name].append(_timed(getattr(bench, name), round(rates[name] * budget[name])))
         seen["together"].append(_steady(bench.together(round(rates["together"] * budget["together"]))))
-        read.append(read_for(budget["reading"], bench.files(), at_once=bench.hand.decoders.count))
+        read.append(read_for(budget["reading"], bench.scans, at_once=bench.hand.decoders.count))
         rates |= {name: seen[name][-1] for name in rates}
     seen["reading"] = [one.bytes / one.seconds for one in read]
     files = sum(one.files for one in read)
     return {**seen, "mean_bytes": sum(one.bytes for one in read) / files if files else 0.0}
 
 
-def _timed(do: Callable[[int], int], count: int) -> float:
+def _timed(do: Callable[[int], int], scans: int) -> float:
     """Scans a second of a step that says how many it did."""
     started = time.perf_counter()
-    done = do(count)
+    done = do(scans)
     return done / (time.perf_counter() - started)
 
 
@@ -249,6 +251,7 @@ def _described(hand: Shift, loaded: Loaded) -> dict[str, Any]:
         "decoders": hand.decoders.count,
         "chunk_size": hand.config.chunk_size,
         "engine_batch": hand.batch_size,
+        "cache_left_out": settings().prepared is not None,
     }
 
 

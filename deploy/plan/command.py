@@ -92,7 +92,7 @@ def tonight_of(db: Database) -> Night:
     try:
         check = doctor.check_database(db)
         if not check.ok:
-            return Night(None, check.said, None, 0, False, ())
+            return Night(None, f"{check.said}: {check.fix}", None, 0, False, ())
         waits, workers = tonight.queue(db), [one for one in reading.workers(db) if one.alive]
     except DatabaseUnreachable as error:
         return Night(None, str(error), None, 0, False, ())

@@ -44,4 +44,6 @@ def seconds_until(text: str, now: datetime, zone: tzinfo | None) -> float:
 
 def length(seconds: float) -> str:
     """How long, to be read: as `duration`, and in days from the third on."""
+    if seconds < 1:
+        return "under a second"
     return duration(seconds) if seconds < 2 * DAY else f"{seconds / DAY:,.1f} days"

@@ -13,6 +13,7 @@ Line = tuple[str, str]
 BUSY = 0.1  # of the cores: others that take more falsify the figures
 UNSTEADY = 0.25  # of the median, between the lowest and the highest round
 FULL = 0.8  # of the memory
+MANY = 0.05  # of the scans
 
 
 def machine_lines(machine: Machine) -> Iterator[Line]:
@@ -24,16 +25,12 @@ def machine_lines(machine: Machine) -> Iterator[Line]:
 
 def measured_lines(said: dict[str, Any], measured: Measured) -> Iterator[Line]:
     """What was seen, on what."""
-    unlike = ": they only stand in for yours, name a FOLDER of them" if said["sample"] == SHIPPED else ""
-    size = f", {measured.mean_bytes / 1e6:,.2f} MB each on average"
-    yield "Measured on", f"{said['files']:,} {said['sample']}{size}{unlike}"
+    yield "Measured on", f"{said['files']:,} {said['sample']}, {measured.mean_bytes / 1e6:,.2f} MB each on average"
     for one in said["passed_over"]:
         yield "", f"(not on {one['sample']}: {one['why']})"
     rounds = len(said["engine"])
-    yield (
-        "",
-        f"median of {rounds} rounds (lowest to highest); {said['model']} on {said['engine_name']}, {_precision(said)}",
-    )
+    yield "", f"median of {rounds} rounds (lowest to highest)"
+    yield "Model", f"{said['model']} on {said['engine_name']} at {_precision(said)}"
     device = "GPU-ms" if measured.is_gpu else "core-ms"
     engine = f"{1000 * measured.inference_seconds:,.1f} {device} each"
     yield "  inference", f"{_spread(measured.engine)} images/s alone, {engine}"
@@ -50,18 +47,23 @@ def measured_lines(said: dict[str, Any], measured: Measured) -> Iterator[Line]:
 
 def cautions(said: dict[str, Any], measured: Measured, machine: Machine, *, is_scoring: bool) -> Iterator[Line]:
     """What these figures are not to be trusted for."""
+    if said["sample"] == SHIPPED:
+        yield (
+            "Caution",
+            "these samples stand in for your files, and most are flagged, which costs more: name a --folder",
+        )
     if machine.busy is not None and machine.busy > BUSY * machine.cores:
         who = "tonight's scoring and others" if is_scoring else "others"
         yield "Caution", f"{who} kept {machine.busy:.1f} cores busy here: the figures are too low"
     if (measured.together.high - measured.together.low) > UNSTEADY * measured.together.median:
         yield "Caution", "the rounds differ by much: measure again on a quiet machine, or longer (--seconds)"
-    if rejected := sum(said["rejected"].values()):
-        yield (
-            "Caution",
-            f"{rejected:,} of {said['looked']:,} scans looked at were rejected, which costs less than to score",
-        )
+    rejected = sum(said["rejected"].values()) / max(said["looked"], 1)
+    if rejected > MANY:
+        yield "Caution", f"{rejected:.0%} of the scans looked at were rejected, which costs less than to score"
     if machine.memory and said["memory_bytes"] > FULL * machine.memory:
         yield "Caution", "the worker took nearly all the memory of this machine: fewer decoders (NIGHTREAD_DECODERS)"
+    if said["cache_left_out"]:
+        yield "Caution", "measured without the prepared cache: what lies in it costs no preparation"
     if measured.devices > 1:
         yield "Caution", f"one of {measured.devices} GPUs was measured; together they share the cores as computed"
 
@@ -76,7 +78,8 @@ def ability_lines(measured: Measured, *, seconds: float) -> Iterator[Line]:
 def answer_lines(found: Answer, measured: Measured, by: Deadline) -> Iterator[Line]:
     """What the deadline needs."""
     spare = f"{_rate(found.wanted)} with {MARGIN:.0%} to spare"
-    yield "The deadline", f"{found.scans:,} scans in {length(found.seconds)}: {_rate(found.needed)} scans/s, {spare}"
+    what = f"{_count(found.scans, 'scan')} in {length(found.seconds)}"
+    yield "The deadline", f"{what}: {_rate(found.needed)} scans/s, {spare}"
     ends = f"alone it is done in {length(found.alone_seconds)} ({by.clock(found.alone_seconds)})"
     yield "  this machine", f"{_rate(measured.machine)} scans/s: {'meets it' if found.meets else _short(found)}; {ends}"
     yield "  needed", _needed(found, measured)
@@ -94,8 +97,8 @@ def queue_lines(waits: Queue, workers: int, measured: Measured, by: Deadline) ->
     yield "Tonight", f"{_count(waits.waiting, 'scan')} wait in {_count(waits.batches, 'batch', 'batches')}{more}"
     here = waits.waiting / measured.machine
     if not workers:
-        yield "", "no worker is alive: nothing gets done; `nightread up` starts those of this machine, and then it is"
-        yield "", f"done in {length(here)}, {_verdict(here, by)}"
+        yield "", "no worker is alive, so nothing gets done: `nightread up` starts those of this machine;"
+        yield "", f"started now, it takes {length(here)}: done {_verdict(here, by)}"
         return
     yield "", f"{_count(workers, 'worker')} alive, {_pace(waits)}"
     left = _left(waits)
@@ -162,9 +165,11 @@ def _spread(figure: Spread) -> str:
 
 def _rate(value: float) -> str:
     """A rate with as many places as tell something."""
+    if value < 0.01:
+        return "under 0.01"
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _count(number: int, one: str, many: str = "") -> str:
