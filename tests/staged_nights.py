@@ -22,6 +22,7 @@ from deploy.drill import mutants
 from deploy.drill.stub import digest
 from producer import submission
 from workers import golden, queue, sweep, tasks
+from workers.line import Line
 from workers.shift import Shift
 
 PREDICT = StubScorer.predict
@@ -181,7 +182,7 @@ def a_sleeper_wakes_with_wrong_results(night):
     wrong = [scoring.Scored(scan.id, 0.123, {}, {}, "stub", "exact", "none", 0.1) for scan in claim.scans]
     night.expect(chunk.claim.chunk_id == claim.chunk_id and loaded.view.id == 1, "the other was to hold that chunk")
     night.expect(not _tried(scoring.complete_chunk, night.db, claim, wrong), "a lost claim was completed")
-    _tried(tasks.attend, other, chunk)
+    _tried(attend, other, chunk)
     night.expect(not _tried(scoring.complete_chunk, night.db, claim, wrong), "a lost claim was completed later")
     night.dawn()
 
@@ -207,7 +208,7 @@ def two_workers_at_once(night):
     chunk = tasks.next_chunk(slow, time.monotonic() + 600)
     night.work()
     night.expect(scoring.renew(night.db, chunk.claim, lease_seconds=30.0), "a claim was lost within its lease")
-    _tried(tasks.attend, slow, chunk)
+    _tried(attend, slow, chunk)
     night.dawn()
 
 
@@ -373,6 +374,12 @@ def many_chunks_wait(night):
     for _ in range(6):
         night.sweep()
         night.work()
+
+
+def attend(hand, chunk):
+    with Line(1) as line:
+        tasks.attend(hand, chunk, line)
+        line.settle()
 
 
 def _tried(does, *told):

@@ -24,6 +24,7 @@ from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
 from workers.images import Limits
 from workers.prepared_cache import PreparedCache
+from workers.read_ahead import ReadAhead
 from workers.two_stage import TwoStage, stages
 
 if TYPE_CHECKING:
@@ -69,17 +70,20 @@ class Shift:
     scans: int = 0
     batch_size: int = 0  # images in one call of the engine; halved when the device ran out of memory
     cache: PreparedCache | None = None  # of prepared scans, where the settings name one
+    ahead: ReadAhead | None = None
     _loaded: dict[int, Loaded] = field(default_factory=dict)
     _single: dict[int, Loaded] = field(default_factory=dict)
     _avoided: dict[int, float] = field(default_factory=dict)  # batches, until when
     _refused: dict[int, float] = field(default_factory=dict)  # trained models that this worker cannot run, until when
     _held: dict[str, scoring.Claim] = field(default_factory=dict)
     _renewed: dict[str, float] = field(default_factory=dict)
+    _mending: threading.RLock = field(default_factory=threading.RLock)  # several slices may fail at a time
 
     def __post_init__(self) -> None:
         self.name = self.name or worker_name(self.device)
         self.batch_size = self.batch_size or self.full_batch
         self.cache = self.cache or prepared_cache.opened(self.config, limits(self.config))
+        self.ahead = self.ahead or ReadAhead(self.config.read_ahead_mb * 1_000_000)
 
     @property
     def full_batch(self) -> int:
@@ -146,6 +150,10 @@ class Shift:
     def prove(self, loaded: Loaded) -> None:
         """Show that this device is sound: the golden image is scored as ever. Raises DeviceUnsound; the model is
         loaded anew then, before it is used again."""
+        with self._mending:
+            self._prove(loaded)
+
+    def _prove(self, loaded: Loaded) -> None:
         try:
             while True:
                 try:
@@ -174,6 +182,10 @@ class Shift:
     def smaller(self, loaded: Loaded) -> Loaded:
         """The same trained model with half the batch, after the device ran out of memory. Raises MemoryError when
         it ran out with a single image."""
+        with self._mending:
+            return self._smaller(loaded)
+
+    def _smaller(self, loaded: Loaded) -> Loaded:
         current = self._loaded.get(loaded.view.id) or self._load(loaded.view.id)
         if current.batch_size < loaded.batch_size:
             return current  # made smaller already, for a chunk before this one
@@ -202,7 +214,7 @@ class Shift:
     def renew(self, claim: scoring.Claim, *, breadcrumb: int | None = None) -> bool:
         """Tell the ledger of progress: every chunk in hand keeps its lease, the one that is prepared ahead too.
         False when this claim was lost."""
-        for other in [held for held in self._held.values() if held.token != claim.token]:
+        for other in [held for held in list(self._held.values()) if held.token != claim.token]:
             self._renew(other, None)
         return self._renew(claim, breadcrumb)
 

@@ -1,12 +1,12 @@
-"""The work of one ring, as named steps: claim, prepare, predict, complete; while one chunk infers the next is
-prepared. Nothing here decides what counts: the ledger does."""
+"""The work of one ring, as named steps: claim, prepare, predict, complete. While one chunk is on the device the next is
+prepared and the one before completed. Nothing here decides what counts: the ledger does."""
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from db.store.scoring import NOBODY, Claim, Failed, Rejected, Result, Scored, Wa
 from db.words import Cause, Reason
 from workers import derived, reuse
 from workers.decoding import Prepared as Decoded
+from workers.line import Line
 from workers.preparing import Prepared, prepare, prepare_scan, source_of
 from workers.queue import SCORE, app
 from workers.shift import Loaded, Shift, shift
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from workers.scoring import Prediction
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A chunk under way: what is known of it (None: the claim was lost), and what the device was offered."""
+
+    results: list[Result] | None
+    slices: list[Future[list[Future[Result]]]]
 
 
 @app(settings()).task(name=SCORE)  # type: ignore[untyped-decorator]
@@ -46,14 +55,15 @@ def score() -> None:
 
 
 def work(hand: Shift) -> None:
-    """Claim and score chunk after chunk, preparing one ahead."""
+    """Claim and score chunk after chunk, preparing one ahead and completing one behind."""
     until = time.monotonic() + hand.config.task_seconds / 3
-    with ThreadPoolExecutor(1, "ahead") as ahead:
+    with ThreadPoolExecutor(1, "ahead") as ahead, Line(hand.decoders.count) as line:
         upcoming = ahead.submit(next_chunk, hand, until)
         try:
             while (prepared := upcoming.result()) is not None:
                 upcoming = ahead.submit(next_chunk, hand, until)
-                attend(hand, prepared)
+                attend(hand, prepared, line)
+            line.settle()
         finally:
             _release(hand, upcoming)
             hand.doing = hand.idle
@@ -86,14 +96,26 @@ def next_chunk(hand: Shift, until: float) -> Prepared | None:
     return None
 
 
-def attend(hand: Shift, prepared: Prepared) -> None:
-    """Finish a chunk. On a device that proves unsound it is given back at no cost, and its model left to others."""
+def attend(hand: Shift, prepared: Prepared, line: Line) -> None:
+    """Offer a chunk to the device, and leave its end to the line."""
     claim = prepared.claim
-    try:
+    with _minding(hand, claim):
         if claim.trained_model_id in hand.refused():  # found out over the chunk before, while this one was prepared
             hand.give_back(claim)
-        else:
-            finish(hand, prepared)
+            return
+        if claim.attempts > 1:  # a breadcrumb names one scan, and nothing else may be under way then
+            line.settle()
+        hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
+        begun = begin(hand, prepared, line)
+        line.settle()
+        line.end_with(finish, hand, claim, begun)
+
+
+@contextmanager
+def _minding(hand: Shift, claim: Claim) -> Iterator[None]:
+    """On a device that proves unsound a chunk is given back at no cost, and its model left to others."""
+    try:
+        yield
     except DeviceUnsound as error:
         hand.give_back(claim)
         hand.refuse(claim.trained_model_id, error)
@@ -117,34 +139,33 @@ def _avoid(hand: Shift, claim: Claim, error: RootUnavailable) -> None:
     hand.avoid(claim.batch_id)
 
 
-def finish(hand: Shift, prepared: Prepared) -> None:
-    """Score a prepared chunk and complete it. Told to stop, it completes what is scored and releases the rest."""
-    claim = prepared.claim
-    hand.doing = f"batch {claim.batch_id}, chunk {claim.chunk_id}"
+def begin(hand: Shift, prepared: Prepared, line: Line) -> Begun:
+    """Start scoring a prepared chunk; told to stop, only what is under way already."""
     loaded = hand.at_todays_threshold(prepared.loaded)
-    with ThreadPoolExecutor(hand.decoders.count, "keep") as keepers:
-        if claim.attempts > 1:
-            results = score_warily(hand, loaded, claim, keepers)
-        else:
-            results = score_swiftly(hand, loaded, prepared, keepers)
-    if results is None:
-        log.warning("chunk %d was taken over by another worker", claim.chunk_id)
-        hand.leave(claim)
-    elif hand.complete(claim, results):
-        hand.scans += len(results)
-
-
-def score_swiftly(hand: Shift, loaded: Loaded, prepared: Prepared, keepers: ThreadPoolExecutor) -> list[Result] | None:
-    """Score what was prepared in batches, but for what was computed before; None where the claim was lost."""
+    if prepared.claim.attempts > 1:
+        return Begun(score_warily(hand, loaded, prepared.claim, line.keepers), [])
     known, unknown = reuse.split(hand, loaded, prepared.ready)
-    scored: list[Future[Result]] = []
-    for ready in _slices(unknown, hand.batch_size):
+    begun = Begun([*prepared.rejected, *known], [])
+    for ready in _slices(unknown, hand.at_once):
         if hand.is_stopping():
             break
         if not hand.renew(prepared.claim):
-            return None
-        scored += score_slice(hand, loaded, ready, keepers)
-    return [*prepared.rejected, *known, *_finished(hand, prepared.claim, scored)]
+            return Begun(None, [])
+        begun.slices.append(line.offer(score_slice, hand, loaded, ready, line.keepers))
+    return begun
+
+
+def finish(hand: Shift, claim: Claim, begun: Begun) -> None:
+    """Complete a chunk once all of it that was begun is scored, and its pictures are written; the rest waits again."""
+    with _minding(hand, claim):
+        scored = [one for part in begun.slices for one in part.result()]
+        if begun.results is None:
+            log.warning("chunk %d was taken over by another worker", claim.chunk_id)
+            hand.leave(claim)
+            return
+        results = [*begun.results, *_finished(hand, claim, scored)]
+        if hand.complete(claim, results):
+            hand.scans += len(results)
 
 
 def score_warily(hand: Shift, loaded: Loaded, claim: Claim, keepers: ThreadPoolExecutor) -> list[Result] | None:
@@ -197,6 +218,8 @@ def score_slice(
         predictions = predict(hand, loaded, pixels)
     except (MemoryError, ValueError, RuntimeError, FloatingPointError) as error:
         hand.prove(loaded)
+        if len(ready) > hand.batch_size:
+            return [one for part in _slices(ready, hand.batch_size) for one in score_slice(hand, loaded, part, keepers)]
         if len(ready) == 1:
             return [keepers.submit(_failed, ready[0][0], error)]
         return [result for one in ready for result in score_slice(hand, loaded, [one], keepers)]
