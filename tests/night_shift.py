@@ -15,6 +15,23 @@ from workers.preprocessing import DEFAULT_BORDER, VERSION
 from workers.shift import Loaded, Shift
 
 SIZE, DEPTH = 64, 4
+NOTHING = trained_models.File("", "")
+MODEL = trained_models.TrainedModel(
+    name="stub",
+    version="1",
+    architecture="resnet50",
+    head="pooled256",
+    classes=("normal", "covid"),
+    flag_classes=("covid",),
+    input_size=SIZE,
+    preprocessing=trained_models.Preprocessing(VERSION, "exact", DEFAULT_BORDER),
+    weights=trained_models.File("", STUB.weights_sha256),
+    encoding="",
+    map_layer="",
+    gate=trained_models.Gate(NOTHING, (), 2.0),
+    intended_use=trained_models.IntendedUse(18, ""),
+    temperature=1.0,
+)
 
 
 class Night:
@@ -62,23 +79,6 @@ def stub_scorer(night, batch_size, precision="float32"):
         outputs = np.stack([1 - scores, scores], axis=1), np.ones((count, 2, 2, DEPTH)), np.zeros((count, 2))
         return [SimpleNamespace(numpy=lambda value=value: value.astype(np.float32)) for value in outputs]
 
-    nothing = trained_models.File("", "")
-    model = trained_models.TrainedModel(
-        name="stub",
-        version="1",
-        architecture="resnet50",
-        head="pooled256",
-        classes=("normal", "covid"),
-        flag_classes=("covid",),
-        input_size=SIZE,
-        preprocessing=trained_models.Preprocessing(VERSION, "exact", DEFAULT_BORDER),
-        weights=trained_models.File("", STUB.weights_sha256),
-        encoding="",
-        map_layer="",
-        gate=trained_models.Gate(nothing, (), 2.0),
-        intended_use=trained_models.IntendedUse(18, ""),
-        temperature=1.0,
-    )
     head = {
         "hidden/kernel": np.ones((DEPTH, 3), np.float32),
         "hidden/bias": np.zeros(3, np.float32),
@@ -86,4 +86,4 @@ def stub_scorer(night, batch_size, precision="float32"):
         "scores/bias": np.zeros(1, np.float32),
     }
     plain = gate.Fit(np.zeros(2), np.ones(2), np.eye(2), np.ones(2), np.float32(1))
-    return Scorer(model, Engine(run, batch_size, SIZE, precision, "cpu"), head, plain)
+    return Scorer(MODEL, Engine(run, batch_size, SIZE, precision, "cpu"), head, plain)

@@ -6,13 +6,13 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 from corpus import HIDDEN, SCORED, Draw, bombs, kinds
 from corpus.folders import CASES
 from corpus.running import Runner, decoders_of, drawn, peak_mb, pool
 from fuzz.__main__ import through_decoders
+from night_shift import MODEL
 
 from db.errors import UnreadableImage
 from db.store import models, reading
@@ -20,7 +20,6 @@ from db.words import Kind, Reason
 from producer import submission
 from workers import tasks
 from workers.decoding import Source
-from workers.preprocessing import DEFAULT_BORDER
 from workers.shift import Loaded, Shift
 
 EVERY = kinds()
@@ -142,7 +141,7 @@ class StubScorer:
     """What a worker asks of a Scorer; scores by the picture's mean, below every threshold: no picture is kept."""
 
     gate_limit = 1.0
-    model = SimpleNamespace(preprocessing=SimpleNamespace(border=DEFAULT_BORDER, mode="exact"))
+    model = MODEL
 
     def predict(self, pixels):
         means = [float(one.mean()) / 1000 for one in pixels]
