@@ -93,7 +93,7 @@ def tonight_of(db: Database) -> Night:
         check = doctor.check_database(db)
         if not check.ok:
             return Night(None, f"{check.said}: {check.fix}", None, 0, False, ())
-        waits, workers = tonight.queue(db), [one for one in reading.workers(db) if one.alive]
+        waits, workers = tonight.queue(db), [one for one in reading.workers(db) if one.alive and one.scores]
     except DatabaseUnreachable as error:
         return Night(None, str(error), None, 0, False, ())
     return Night(db, "", waits, len(workers), bool(workers and waits.waiting), waits.zones or tonight.zones(db))
