@@ -32,12 +32,8 @@ fuzz: $(STAMP)  ## mutated bytes through our header parsers (atheris) and throug
 	cd tests && ../$(BIN)/python -m fuzz dicom --seconds $(SECONDS)
 	cd tests && ../$(BIN)/python -m fuzz decoders --seconds $(SECONDS)
 
-bench: $(STAMP)  ## ratios of two things measured in one run: the night, the intake, the list meanwhile and at any size
-	$(BIN)/python tests/bench/night.py
-	$(BIN)/python tests/bench/intake.py
-	$(BIN)/python tests/bench/web.py
-	$(BIN)/python tests/bench/worklist.py
-	$(BIN)/python tests/bench/crowd.py
+bench: $(STAMP)  ## ratios of two things measured in one run, into tests/bench/RESULTS.md; BENCH_SIZE=0.1 for a short look
+	$(BIN)/python tests/bench/everything.py
 
 strings: $(STAMP)  ## collect the pages' words into webui/strings.pot
 	$(BIN)/python tests/renew_strings.py
