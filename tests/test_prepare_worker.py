@@ -54,7 +54,7 @@ def preparer(night, decoders, monkeypatch):
     from workers import preparing
 
     loaded = night.hand._loaded[night.model.id]
-    monkeypatch.setattr(prepare_worker, "eyes_of_model", lambda view: preparing.eyes_of(loaded))
+    monkeypatch.setattr(prepare_worker, "eyes_of_model", lambda view, decode: preparing.eyes_of(loaded))
     (night.hand.cache.folder / "taken").mkdir()
     return Preparer(night.db, night.hand.cache, decoders)
 

@@ -84,9 +84,10 @@ def _send(outbox: int, head: dict[str, Any], body: bytes = b"") -> None:
 
 def _answer(order: dict[str, Any], limits: Limits, progress: mmap.mmap, number: int) -> tuple[dict[str, Any], bytes]:
     try:
-        data = _fetch(order, limits)
+        data, waited = _fetch(order, limits)
         progress[0] = is_read(number)
-        return _decode(order, data, limits)
+        told, body = _decode(order, data, limits)
+        return told | {"waited": waited}, body
     except UnreadableImage as error:
         return {"code": error.code, "detail": error.detail}, b""
     except RootUnavailable as error:
@@ -102,12 +103,13 @@ def is_read(number: int) -> int:
     return number % 251 + 1
 
 
-def _fetch(order: dict[str, Any], limits: Limits) -> bytes:
-    """The very bytes that are hashed are the ones decoded."""
-    root = Path(order["root"])
+def _fetch(order: dict[str, Any], limits: Limits) -> tuple[bytes, float]:
+    """The very bytes that are hashed are the ones decoded; and how many seconds the storage was waited for."""
+    root, started = Path(order["root"]), time.perf_counter() - time.thread_time()
     file = open_beneath(root, order["path"])
     try:
         data = _all_bytes(file, limits.max_bytes)
+        waited = time.perf_counter() - time.thread_time() - started
     except OSError as error:
         _require_answer(root)
         raise UnreadableImage(Reason.UNREADABLE, f"reading it fails: {error.strerror}") from error
@@ -115,7 +117,7 @@ def _fetch(order: dict[str, Any], limits: Limits) -> bytes:
         os.close(file)
     if order["sha256"] and hashlib.sha256(data).hexdigest() != order["sha256"]:
         raise UnreadableImage(Reason.CHANGED_SINCE_SUBMISSION, "its content hashes to something else now")
-    return data
+    return data, waited
 
 
 def _all_bytes(file: int, max_bytes: int) -> bytes:

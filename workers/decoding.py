@@ -41,11 +41,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a decoder hands back: the model's input, what was cut, and the seconds it took there."""
+    """What a decoder hands back: the model's input, what was cut, and the seconds it took there; besides, those for
+    which the storage was `waited` for."""
 
     pixels: Pixels
     evidence: Evidence
     seconds: float
+    waited: float = 0.0
 
     @cached_property
     def pixels_sha256(self) -> str:
@@ -199,7 +201,7 @@ def _prepared(answer: tuple[dict[str, Any], bytes], size: int) -> Prepared | Unr
     except UnreadableImage as error:
         return error
     pixels = np.frombuffer(body, np.uint8).reshape(size, size)
-    return Prepared(pixels, evidence_of(head["evidence"]), float(head["seconds"]))
+    return Prepared(pixels, evidence_of(head["evidence"]), float(head["seconds"]), float(head["waited"]))
 
 
 def evidence_of(said: dict[str, Any]) -> Evidence:

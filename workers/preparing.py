@@ -12,6 +12,7 @@ from workers import reuse
 from workers.decoding import DecoderPool, Source
 from workers.decoding import Prepared as Decoded
 from workers.prepared_cache import Eyes, PreparedCache
+from workers.read_ahead import ReadAhead
 from workers.shift import Loaded, Shift
 
 # Files in one order to a decoder: asking for each costs a fifth of what a small picture costs (measured). The orders of
@@ -39,6 +40,7 @@ def prepare(hand: Shift, loaded: Loaded, claim: Claim) -> Prepared:
     settled: dict[int, Future[Settled]] = {scan.id: Future() for scan in claim.scans}
     ready: list[tuple[WaitingScan, Decoded]] = []
     rejected: list[Result] = []
+    _read_ahead(hand, loaded, claim)
     with ThreadPoolExecutor(hand.decoders.count, "decode") as threads:
         for part in parts(claim.scans, hand.decoders.count):
             threads.submit(_settle, settled, part, _settling(hand, loaded, part, known))
@@ -80,16 +82,30 @@ def parts(scans: Sequence[WaitingScan], decoders: int) -> Iterator[Sequence[Wait
 
 
 def decoded(
-    decoders: DecoderPool, cache: PreparedCache | None, eyes: Eyes, scans: Sequence[WaitingScan]
+    decoders: DecoderPool,
+    cache: PreparedCache | None,
+    eyes: Eyes,
+    scans: Sequence[WaitingScan],
+    *,
+    ahead: ReadAhead | None = None,
 ) -> Iterator[Decoded | UnreadableImage]:
     """Scans as a decoder gives them, in turn; each is kept in the cache, if there is one. Raises RootUnavailable."""
     seen = eyes.preprocessing
     sources = [source_of(scan) for scan in scans]
     answers = decoders.prepare_many(sources, eyes.size, border=seen.border, mode=seen.mode, reduce=eyes.reduce)
-    for scan, answer in zip(scans, answers, strict=False):
+    for scan, source, answer in zip(scans, sources, answers, strict=False):
+        if ahead is not None:
+            ahead.read(source, answer.waited if isinstance(answer, Decoded) else 0.0)
         if cache is not None and isinstance(answer, Decoded):
             cache.keep(eyes, scan.sha256, answer)
         yield answer
+
+
+def _read_ahead(hand: Shift, loaded: Loaded, claim: Claim) -> None:
+    """Say which files decoders will read."""
+    eyes, cache = eyes_of(loaded), hand.cache
+    if hand.ahead is not None:
+        hand.ahead.want(source_of(scan) for scan in claim.scans if not (cache and cache.has(eyes, scan.sha256)))
 
 
 def _settle(
@@ -120,7 +136,8 @@ def _settling(
             yield scan, found
         else:
             others.append(scan)
-    for scan, answer in zip(others, decoded(hand.decoders, hand.cache, eyes, others), strict=False):
+    answers = decoded(hand.decoders, hand.cache, eyes, others, ahead=hand.ahead)
+    for scan, answer in zip(others, answers, strict=False):
         yield scan, answer if isinstance(answer, Decoded) else Rejected(scan.id, answer.code, answer.detail)
 
 
