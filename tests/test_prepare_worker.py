@@ -28,6 +28,7 @@ from producer import submission
 from workers import cli, prepare_worker
 from workers.decoding import DecoderPool
 from workers.prepare_worker import Preparer, is_taken_by_us
+from workers.read_ahead import ReadAhead
 from workers.shift import limits
 
 
@@ -56,7 +57,7 @@ def preparer(night, decoders, monkeypatch):
     loaded = night.hand._loaded[night.model.id]
     monkeypatch.setattr(prepare_worker, "eyes_of_model", lambda view, decode: preparing.eyes_of(loaded))
     (night.hand.cache.folder / "taken").mkdir()
-    return Preparer(night.db, night.hand.cache, decoders)
+    return Preparer(night.db, night.hand.cache, decoders, ReadAhead(0))
 
 
 def prepared(night):
@@ -141,7 +142,7 @@ def test_two_of_them_share_the_work(night, preparer, tmp_path):
     night.submit()
     first = preparer._take(upcoming(night.db)[:1])
 
-    other = Preparer(night.db, night.hand.cache, preparer.decoders)
+    other = Preparer(night.db, night.hand.cache, preparer.decoders, ReadAhead(0))
     assert other.round() == 2
 
     preparer._prepare(first)

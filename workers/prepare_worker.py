@@ -30,7 +30,8 @@ from db.words import Exit
 from workers import background, model_folders, parity
 from workers.decoding import DecoderPool, Prepared
 from workers.prepared_cache import Eyes, PreparedCache
-from workers.preparing import MOST_AT_ONCE, ORDERS, decoded, parts
+from workers.preparing import MOST_AT_ONCE, ORDERS, decoded, parts, source_of
+from workers.read_ahead import ReadAhead
 from workers.shift import AVOID_SECONDS, BEAT_SECONDS, WAITING, decoder_pool, limits
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Preparer:
     db: Database
     cache: PreparedCache
     decoders: DecoderPool
+    ahead: ReadAhead
     doing: str = WAITING
     scans: int = 0  # prepared here
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -108,6 +110,7 @@ class Preparer:
         return tasks
 
     def _prepare(self, tasks: list[Task]) -> None:
+        self.ahead.want(source_of(scan) for task in tasks for scan in task.scans)
         threads = ThreadPoolExecutor(self.decoders.count, "prepare")
         working: list[tuple[Task, Future[None]]] = [
             (task, threads.submit(self._prepare_part, task, part))
@@ -129,7 +132,7 @@ class Preparer:
     def _prepare_part(self, task: Task, scans: Sequence[WaitingScan]) -> None:
         """What cannot be read is left to the worker that scores: it says why."""
         missing = [] if self.stopping.is_set() else [one for one in scans if not self.cache.has(task.eyes, one.sha256)]
-        for answer in decoded(self.decoders, self.cache, task.eyes, missing):
+        for answer in decoded(self.decoders, self.cache, task.eyes, missing, ahead=self.ahead):
             self.scans += isinstance(answer, Prepared)
             with suppress(FileNotFoundError):
                 os.utime(task.mark)
@@ -162,7 +165,7 @@ def run(db: Database) -> int:
     (cache.folder / _TAKEN).mkdir(mode=0o700, exist_ok=True)
     background.give_way()
     with only_one(config):
-        preparer = Preparer(db, cache, decoder_pool(config))
+        preparer = Preparer(db, cache, decoder_pool(config), ReadAhead(config.read_ahead_mb * 1_000_000))
         _until_stopped(preparer)
         with suppress(DatabaseUnreachable):
             heartbeats.worker_stopped(db, name())

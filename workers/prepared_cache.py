@@ -190,7 +190,7 @@ def opened(config: Settings, limits: Limits) -> PreparedCache | None:
 
 
 def _packed(eyes: Eyes, sha256: str, prepared: Prepared) -> bytes:
-    said = {"eyes": eyes.key, "sha256": sha256, "evidence": asdict(prepared.evidence)}
+    said = {"eyes": eyes.key, "sha256": sha256, "evidence": vars(prepared.evidence)}
     head = json.dumps(said).encode()
     content = MAGIC + len(head).to_bytes(_LENGTH, "little") + head + prepared.pixels.tobytes()
     return content + hashlib.sha256(content).digest()
