@@ -39,6 +39,7 @@ _MOST_HEADER = 2**18
 _READ_WITH = (
     "numpy",
     "opencv-python-headless",
+    "pillow",
     "pydicom",
     "pyjpegls",
     "pylibjpeg",
