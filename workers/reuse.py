@@ -17,6 +17,7 @@ from db.store.scoring import Made, Rejected, Result, Scored, WaitingScan
 from db.words import Kind, Reason
 from workers.decoding import Prepared as Decoded
 from workers.decoding import Source
+from workers.preprocessing import versions
 from workers.shift import Loaded, Shift
 from workers.trained_models import TrainedModel
 from workers.two_stage import Margin, TwoStage
@@ -50,7 +51,7 @@ def recipe(model: TrainedModel, engine: str, precision: str, margin: Margin | No
 def made(loaded: Loaded, decoded: Decoded, prediction: "Prediction") -> Made:
     """What a prediction came of."""
     by, is_first = prediction.made_by or loaded.scorer.describe(), prediction.holds_from is not None
-    return Made(decoded.pixels_sha256, _version(decoded), _recipe(loaded, by, is_first=is_first))
+    return Made(decoded.pixels_sha256, decoded.evidence.preprocessing, _recipe(loaded, by, is_first=is_first))
 
 
 def by_content(hand: Shift, loaded: Loaded, scans: Sequence[WaitingScan]) -> dict[int, Standing]:
@@ -61,7 +62,7 @@ def by_content(hand: Shift, loaded: Loaded, scans: Sequence[WaitingScan]) -> dic
     if not asked:
         return {}
     found = reuse.of_content(
-        hand.db, loaded.view.id, set(asked.values()), recipes=_recipes(loaded), versions=_versions(loaded)
+        hand.db, loaded.view.id, set(asked.values()), recipes=_recipes(loaded), versions=versions(loaded.reduce)
     )
     return {scan_id: found[sha256] for scan_id, sha256 in asked.items() if sha256 in found}
 
@@ -86,7 +87,7 @@ def split(hand: Shift, loaded: Loaded, ready: Sequence[Ready]) -> tuple[list[Res
     known: list[Result] = []
     others: list[Ready] = []
     for scan, decoded in ready:
-        standing = found.get((decoded.pixels_sha256, _version(decoded))) if scan.drawn is None else None
+        standing = found.get((decoded.pixels_sha256, decoded.evidence.preprocessing)) if scan.drawn is None else None
         if standing is None:
             others.append((scan, decoded))
         else:
@@ -125,13 +126,3 @@ def _recipe(loaded: Loaded, by: dict[str, str], *, is_first: bool) -> str:
     scorer = loaded.scorer
     margin = scorer.margin if is_first and isinstance(scorer, TwoStage) else None
     return recipe(scorer.model, by["engine"], by["precision"], margin)
-
-
-def _version(decoded: Decoded) -> str:
-    """Which preprocessing a picture came through."""
-    return str(getattr(decoded.evidence, "preprocessing", "1"))
-
-
-def _versions(loaded: Loaded) -> set[str]:
-    """Which preprocessing this worker's pictures may come through."""
-    return {loaded.scorer.model.preprocessing.version}
