@@ -40,6 +40,7 @@ _READ_WITH = (
     "numpy",
     "opencv-python-headless",
     "pillow",
+    "pillow",
     "pydicom",
     "pyjpegls",
     "pylibjpeg",
