@@ -20,7 +20,7 @@ from db.store import models
 from db.store.connection import connect
 from db.words import Exit
 from producer.cli import group
-from workers import golden, model_folders, parity, trained_models
+from workers import engines, golden, images, model_folders, parity, trained_models
 from workers.engines import openvino as engine
 from workers.scoring import Scorer
 from workers.two_stage import TwoStage
@@ -67,6 +67,13 @@ def load(folder, precision):
     return Scorer.load(folder, batch_size=4, engine="openvino", precision=precision)
 
 
+def lacking_here():
+    if not engine.can("bfloat16"):
+        yield "bfloat16"
+    if not engines.is_installed("tensorflow"):
+        yield "float16"
+
+
 def pictures(count):
     return np.random.default_rng(5).integers(0, 256, (count, SIZE, SIZE), dtype=np.uint8)
 
@@ -81,12 +88,15 @@ def test_a_model_gets_its_faster_forms_and_keeps_its_weights(house, labelled):
     report = parity.read(folder, model)
     assert model.weights.sha256 == before.weights_sha256
     assert {file.file for file in model.files()} >= {"int8.safetensors", "parity.json"}
-    assert (
-        report["forms"].keys()
-        == told["forms"].keys()
-        == {"float32", "bfloat16", "int8", "two_stage"} - (set() if engine.can("bfloat16") else {"bfloat16"})
+    expected = {"float32", "bfloat16", "float16", "int8", "two_stage", "reduced_jpeg", "reduced_jpeg2000"}
+    assert report["forms"].keys() == told["forms"].keys() == expected - set(lacking_here())
+    assert told["allowed"] == [mode for mode, form in told["forms"].items() if form["refused"] is None]
+    assert {"float32", "int8", "two_stage"} <= set(told["allowed"])
+    assert parity.reductions(report, "auto") == tuple(
+        codec for codec in images.CODECS if f"reduced_{codec}" in told["allowed"]
     )
-    assert told["allowed"] == list(told["forms"])
+    counts = [told["reduced"][codec] for codec in images.CODECS]
+    assert all(100 <= one["reduced"] <= one["images"] == 110 for one in counts)  # 55 of each class
     assert report["calibration"] == {"images": 20, "side": "training", "float32_layers": []}
     assert (folder / "int8.safetensors").stat().st_size < (folder / "weights.safetensors").stat().st_size
     with house.reading() as session:

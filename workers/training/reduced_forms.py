@@ -6,7 +6,6 @@ float32. JPEG at quality 90; JPEG 2000 as DICOM of 12 bits with a window, in tur
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from typing import NamedTuple
 
@@ -40,10 +39,9 @@ class Pairs(NamedTuple):
 
 
 def pairs(pixels: NDArray[np.uint8], codec: str) -> Pairs:
-    """Both preparations of (N, S, S) uint8, enlarged and written by a codec."""
-    write = _WRITERS[codec]
-    with ThreadPoolExecutor() as several:
-        found = list(several.map(lambda number: _pair(pixels[number], write, codec, number), range(len(pixels))))
+    """Both preparations of (N, S, S) uint8, enlarged and written by a codec; one after the other, for the encoder of
+    JPEG 2000 crashes where two threads use it."""
+    found = [_pair(picture, _WRITERS[codec], codec, number) for number, picture in enumerate(pixels)]
     numbers = np.array([number for number, one in enumerate(found) if one is not None], np.int64)
     both = np.array([one for one in found if one is not None], np.uint8).reshape(-1, 2, *pixels.shape[1:])
     return Pairs(both[:, 0], both[:, 1], numbers)
