@@ -6,9 +6,12 @@ import pytest
 
 pytest.importorskip("openvino", reason="the extra `worker` is not installed")
 
-from workers import golden, parity, preprocessing, trained_models
+from workers import golden, images, parity, preprocessing, trained_models
 from workers.engines import openvino as engine
+from workers.engines import tensorflow
+from workers.reduced import MOST
 from workers.scoring import Scorer
+from workers.training import reduced_forms
 from workers.two_stage import TwoStage
 
 DRAWN = 40
@@ -56,6 +59,20 @@ def test_bfloat16_keeps_the_limits(pixels, exact):
     assert refusal_of(found, exact) is None
 
 
+def test_float16_keeps_the_limits_as_a_gpu_runs_it(pixels, exact, monkeypatch):
+    """Compiled by XLA for this CPU, which a worker on a CPU may not use."""
+    with pytest.raises(parity.ModelRefused, match="cannot be had on this machine's engine"):
+        load("float16", "tensorflow")
+    monkeypatch.setattr(tensorflow, "can", lambda precision: precision in tensorflow.PRECISIONS)
+
+    scorer = load("auto", "tensorflow")
+
+    assert scorer.describe()["precision"] == "float16"
+    found = scorer.predict(pixels)
+    assert refusal_of(found, exact) is None
+    assert found[0].score == pytest.approx(scorer.golden_score, abs=golden.SCORE_TOLERANCE)
+
+
 @pytest.mark.skipif(not engine.can("int8"), reason="this processor does not compute at int8")
 def test_two_stages_keep_the_limits_and_flag_by_float32_alone(pixels, exact):
     both = load("auto")
@@ -92,8 +109,35 @@ def test_what_its_report_refuses_does_not_run():
         load("int8")
 
 
+LARGE = 8  # drawn chests of a radiograph's size: each takes more than a second to write and to read
+
+
+def test_reduced_decoding_keeps_the_limits_with_each_codec_that_the_report_allows():
+    allowed = parity.reductions(report(), "auto")
+    scorer = load("float32")
+    chests = np.stack([preprocessing.prepare(builders.chest(seed=seed), 224)[0] for seed in range(LARGE)])
+
+    for codec in allowed:
+        whole, reduced, numbers = reduced_forms.pairs(chests, codec)
+
+        assert len(numbers) >= LARGE / 2
+        assert (whole != reduced).any()
+        assert refusal_of(scorer.predict(reduced), scorer.predict(whole)) is None
+
+
+def test_the_report_tells_of_reduced_decoding_by_codec_and_on_how_many_images():
+    told = report()
+
+    assert [codec for codec in images.CODECS if parity.reduced_form(codec) in told["forms"]] == list(images.CODECS)
+    assert all(told["reduced"][codec]["reduced"] >= parity.LEAST_IMAGES for codec in images.CODECS)
+    assert told["reduced"]["factor"] == MOST
+    for codec in images.CODECS:
+        form = told["forms"][parity.reduced_form(codec)]
+        assert (codec in parity.reductions(told, "auto")) == (form["p99"] <= 0.01 and not form["flips_outside"])
+
+
 def refusal_of(found, exact):
     looked = [parity.Looked(scores(one), np.array([each.distance for each in one])) for one in (exact, found)]
-    truth = np.arange(DRAWN) % 2 == 1  # drawn pictures have none: the area under the curve is not looked at
+    truth = np.arange(len(found)) % 2 == 1  # drawn pictures have none: the area under the curve is not looked at
     limit = trained_models.load_folder(trained_models.SHIPPED).gate.limit
     return parity.refusal(parity.compare(*looked, truth, threshold=THRESHOLD, limit=limit))
