@@ -22,7 +22,7 @@ from db.settings import Settings, settings
 from db.store import models
 from db.words import Exit, Kind, Reason
 from deploy import backup
-from workers import cache_command, prepared_cache
+from workers import cache_command, decoding, prepared_cache
 from workers.decoding import DecoderPool, Source
 from workers.prepared_cache import Eyes, PreparedCache
 from workers.preprocessing import DEFAULT_BORDER, VERSION
@@ -380,3 +380,15 @@ def test_whoever_takes_only_the_answers_leaves_the_decoder_to_others(tmp_path):
         taken = [next(answers) for _ in sources]
 
         assert as_told(pool.prepare(sources[-1], SIZE)) == as_told(taken[-1])
+
+
+def test_slow_files_leave_the_decoder_to_others_between_two_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "QUICK_SECONDS", 0.0)
+    sources = [put(tmp_path, f"{seed}.png", builders.encoded(".png", builders.chest(seed=seed))) for seed in range(3)]
+    with DecoderPool(1, limits(Settings()), memory_bytes=2_000_000_000, seconds=30) as pool:
+        answers = pool.prepare_many(sources, SIZE)
+
+        first = next(answers)
+
+        assert as_told(pool.prepare(sources[1], SIZE)) == as_told(next(answers))
+        assert as_told(first) == as_told(pool.prepare(sources[0], SIZE))

@@ -27,6 +27,9 @@ from workers.preprocessing import DEFAULT_BORDER, Border, Box, Evidence, Mode, P
 # How often a file may cost a decoder before it is called unreadable. A codec that crashes does so again; what is killed
 # from outside (an operator, the kernel short of memory) is not the file's fault, unless it happens again and again.
 CRASHED, KILLED, STALLED = 2, 5, 2
+# Beyond that a file costs so much more than asking for it that a decoder is better free after each one, for whoever
+# waits for a review copy.
+QUICK_SECONDS = 0.03
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -66,6 +69,7 @@ class DecoderPool:
         self.count = count
         self.limits = limits
         self._seconds = seconds
+        self._usual_seconds = 0.0  # of a file: the newest count most
         self._settings = {"limits": asdict(limits), "memory_bytes": memory_bytes, "seconds": seconds}
         # Last in, first out: a pool that is larger than the need starts no more processes than needed.
         self._idle: queue.LifoQueue[Decoder | None] = queue.LifoQueue()
@@ -117,24 +121,30 @@ class DecoderPool:
         mode: Mode = "exact",
         reduce: tuple[str, ...] = (),
     ) -> Iterator[Prepared | UnreadableImage]:
-        """As `prepare`, some files in one order to one decoder: an answer for each in turn, as it comes, or what made
-        it unreadable. One that costs the decoder costs no other: it and those after it are asked for one by one.
-        Raises RootUnavailable, DecodersUnavailable."""
+        """As `prepare`, some files: an answer for each in turn, as it comes, or what made it unreadable. Where files
+        have been quick they go to one decoder in one order; one that costs the decoder costs no other: it and those
+        after it are asked for one by one. Raises RootUnavailable, DecodersUnavailable."""
         order, files = _order(size, border, mode, reduce), [asdict(source) for source in sources]
         answered = 0
-        if len(files) > 1:
+        if len(files) > 1 and self._usual_seconds < QUICK_SECONDS:
             with suppress(Died, TimedOut), self._borrowed() as decoder:
                 for answer in decoder.ask_many(order, files, self._seconds, _most_bytes(order, self.limits)):
                     answered += 1
                     if answered < len(files):
-                        yield _prepared(answer, size)
+                        yield self._noted(_prepared(answer, size))
         if 0 < answered == len(files):  # the decoder is free again: whoever takes the last answer may ask no further
-            yield _prepared(answer, size)
+            yield self._noted(_prepared(answer, size))
         for file in files[answered:]:
             try:
-                yield _prepared(self._answer(order | file), size)
+                yield self._noted(_prepared(self._answer(order | file), size))
             except UnreadableImage as error:  # it cost decoders
                 yield error
+
+    def _noted(self, answer: Prepared | UnreadableImage) -> Prepared | UnreadableImage:
+        """Learn how long files take just now."""
+        if isinstance(answer, Prepared):
+            self._usual_seconds += (answer.seconds - self._usual_seconds) / 8
+        return answer
 
     def review_copy(self, source: Source) -> bytes:
         """The picture's own samples (`images.review`) as `images.as_png` keeps them. Raises as `prepare` does."""
