@@ -50,8 +50,7 @@ def run(scorer: Scorer, pixels: NDArray[np.uint8]) -> None:
 def codecs(decode: str) -> tuple[str, ...]:
     """Which codecs the shipped model is given at a reduced size under the setting DECODE."""
     model = trained_models.load_folder(trained_models.SHIPPED)
-    reductions = getattr(parity, "reductions", None)  # TODO EYES
-    return reductions(parity.read(trained_models.SHIPPED, model), decode) if reductions else ()
+    return parity.reductions(parity.read(trained_models.SHIPPED, model), decode)
 
 
 def pixels_of(files: list[Path]) -> NDArray[np.uint8]:

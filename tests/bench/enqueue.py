@@ -98,7 +98,7 @@ def rows_at(file: Path) -> Session:
     @event.listens_for(engine, "connect")
     def quick(connection: object, record: object) -> None:
         connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[attr-defined]
-        connection.execute("PRAGMA synchronous=NORMAL")  # type: ignore[attr-defined]
+        connection.execute("PRAGMA synchronous=FULL")  # type: ignore[attr-defined]
 
     Base.metadata.create_all(engine)
     return Session(engine)

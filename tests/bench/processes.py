@@ -33,12 +33,7 @@ def named(*words: str) -> list[int]:
 
 def core_seconds(ancestors: list[int]) -> float:
     """Processor time of trees so far, with that of children that ended."""
-    ticks = 0
-    for ancestor in ancestors:
-        for pid in below(ancestor):
-            fields = _fields(pid)
-            ticks += sum(int(value) for value in fields[11:15]) if fields else 0
-    return ticks / TICKS
+    return sum(sum(_ticks_below(ancestor).values()) for ancestor in ancestors) / TICKS
 
 
 class Memory:
@@ -70,12 +65,20 @@ class Others:
     the machine falsifies what is measured, and a worker, which gives way, suffers first."""
 
     def __init__(self) -> None:
-        self._started, self._busy, self._ours = time.monotonic(), _busy_seconds(), core_seconds([os.getpid()])
+        self._started, self._busy, self._ours = time.monotonic(), _busy_seconds(), _ticks_below(os.getpid())
 
     def share(self) -> float:
         """Of all cores, 0 to 1."""
-        others = (_busy_seconds() - self._busy) - (core_seconds([os.getpid()]) - self._ours)
+        now = _ticks_below(os.getpid())
+        ours = sum(max(0, ticks - self._ours.get(pid, 0)) for pid, ticks in now.items()) / TICKS
+        others = _busy_seconds() - self._busy - ours
         return max(0.0, others / (time.monotonic() - self._started) / (os.cpu_count() or 1))
+
+
+def _ticks_below(ancestor: int) -> dict[int, int]:
+    """Processor time of each process of a tree."""
+    found = {pid: _fields(pid) for pid in below(ancestor)}
+    return {pid: sum(map(int, fields[11:15])) for pid, fields in found.items() if fields}
 
 
 def _busy_seconds() -> float:

@@ -27,11 +27,6 @@ class Peer:
         print(json.dumps({"folder": str(folder), "limit": limit}), file=self.process.stdin, flush=True)
         return self._answer()
 
-    def rate(self, folder: Path, limit: int) -> float:
-        """Images a second."""
-        said = self.screen(folder, limit)
-        return float(said["images"]) / float(said["seconds"])
-
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -89,8 +89,11 @@ def compare(name: str, precision: str, peers: list[str], count: int, rounds: int
             for peer, (process, count_commands) in ready.items():
                 before = count_commands()
                 limit = max(16, int(count * PEERS[peer][2]))
-                theirs = process.rate(scans, limit)
+                said = process.screen(scans, limit)
+                theirs = said["images"] / said["seconds"]
                 found.setdefault(peer, []).append((ours, theirs))
+                if "rate_with_start" in said:
+                    found.setdefault(f"{peer} with its start", []).append((ours, said["rate_with_start"]))
                 say(f"  {name} {precision}: system {ours:.1f}/s, {peer} {theirs:.1f}/s, ratio {ours / theirs:.2f}")
                 if peer == "celery":
                     saved.append((count_commands() - before) / limit / sent)
@@ -112,7 +115,7 @@ def _ours(at: House, scans: Path) -> tuple[float, float]:
 
 def write(name: str, precision: str, peer: str, pairs: list[tuple[float, float]], decode: str) -> None:
     """Record one ratio."""
-    goal = KERAS_GOALS.get(precision, "") if peer == "keras" and name == "P" else GOALS.get(peer, "")
+    goal = KERAS_GOALS.get(precision, "") if peer == "keras" and name == "P" else GOALS.get(peer.split()[0], "")
     ours, theirs = (statistics.median(one) for one in zip(*pairs, strict=True))
     decoded = f", {decode} decoding" if decode else ""
     ratio.record(

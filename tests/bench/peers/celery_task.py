@@ -27,7 +27,7 @@ loaded: dict[str, Any] = {}
 @event.listens_for(rows, "connect")
 def _quick(connection: Any, record: Any) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA synchronous=FULL")
 
 
 class Base(DeclarativeBase):
