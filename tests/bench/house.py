@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -29,7 +30,8 @@ from producer import submission
 from workers import model_folders, parity, trained_models
 
 LOOK_SECONDS = 0.02
-PATIENCE = 3600.0
+PATIENCE = 7200.0  # for a night
+FIRST_PATIENCE = 300.0  # for its first outcome, the load of the model included
 MOST_OTHERS = 0.03  # of the machine, beyond which a night says that it was not alone
 
 
@@ -108,9 +110,12 @@ class _Watch:
         self._thread.start()
 
     def wait(self) -> float:
-        self._thread.join(PATIENCE)
+        """Seconds to the last outcome. Raises SystemExit where there is none: the workers' logs say why."""
+        self._thread.join(FIRST_PATIENCE)
+        if self.outcome:
+            self._thread.join(PATIENCE)
         if not self.last:
-            raise SystemExit("the night does not end")
+            raise SystemExit("the night does not end" if self.outcome else "the night does not begin")
         return self.last
 
     def _look(self) -> None:
@@ -143,6 +148,8 @@ def _live_under(config: Settings) -> None:
 def house(folder: Path, *, precision: str, workers: list[Part] | None = None, **given: Any) -> Iterator[House]:
     """Everything but the web, with its queue server and a worker a device, until the block ends. `given` are settings;
     `precision` is one of NIGHTREAD_PRECISION (int8 alone with a model whose report was changed to allow it)."""
+    # Who ends a bench ends what it started, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     config = Settings(home=folder, precision=precision, **given)
     _live_under(config)
     db = connect(config)

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import alone
 import ratio
 import redis
 import rivals
@@ -71,6 +72,8 @@ def started(name: str, precision: str, folder: Path) -> Iterator[tuple[rivals.Pe
 def compare(name: str, precision: str, peers: list[str], count: int, rounds: int, decode: str) -> None:
     """Record one set's ratio over each peer."""
     say(f"versus {name} {precision}: {', '.join(peers)}; {rounds} rounds of {count} files")
+    if decode:
+        alone.codecs(decode)  # raises ModelRefused where the shipped model's report allows none, before anybody waits
     found: dict[str, list[tuple[float, float]]] = {}
     saved: list[float] = []
     given = {"decode": decode} if decode else {}
