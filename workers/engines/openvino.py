@@ -32,10 +32,10 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class Engine:
-    """A loaded model: each of `requests` takes (1, S, S, 1) uint8 and gives the three outputs of the serving graph, of
-    `shapes`; `pool` has a thread for each."""
+    """A loaded model: each of the `idle` requests takes (1, S, S, 1) uint8 and gives the three outputs of the serving
+    graph, of `shapes`; `pool` has a thread for each."""
 
-    requests: "queue.SimpleQueue[openvino.InferRequest]"
+    idle: "queue.SimpleQueue[openvino.InferRequest]"
     pool: ThreadPoolExecutor
     compiled: openvino.CompiledModel
     batch_size: int
@@ -70,11 +70,11 @@ def load(
     compiled = _compile(graph, precision, threads)
     shapes = tuple(tuple(output.shape) for output in compiled.outputs)
     pinned = int(compiled.get_property("INFERENCE_NUM_THREADS"))
-    requests: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+    idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
     for _ in range(pinned):
-        requests.put(compiled.create_infer_request())
+        idle.put(compiled.create_infer_request())
     pool = ThreadPoolExecutor(pinned, "openvino")
-    return Engine(requests, pool, compiled, batch_size, model.input_size, precision, device, pinned, shapes)
+    return Engine(idle, pool, compiled, batch_size, model.input_size, precision, device, pinned, shapes)
 
 
 def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
@@ -93,7 +93,7 @@ def predict(engine: Engine, pixels: NDArray[np.uint8]) -> Outputs:
 
 def _run(engine: Engine, pixels: NDArray[np.uint8], given: Outputs, place: int) -> None:
     """One image, on one core; what it gives is written where it belongs, without a copy."""
-    request = engine.requests.get()
+    request = engine.idle.get()
     try:
         for output, values in zip(engine.compiled.outputs, vars(given).values(), strict=True):
             request.set_tensor(output, openvino.Tensor(values[place : place + 1], shared_memory=True))
@@ -101,7 +101,7 @@ def _run(engine: Engine, pixels: NDArray[np.uint8], given: Outputs, place: int) 
     except RuntimeError as error:
         raise _known(engine, error) from error
     finally:
-        engine.requests.put(request)
+        engine.idle.put(request)
 
 
 def describe(engine: Engine) -> dict[str, str]:
