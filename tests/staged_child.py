@@ -16,6 +16,7 @@ if ENGINE in sys.modules:
 sys.modules[ENGINE] = ModuleType(ENGINE)
 sys.modules[ENGINE].Engine = object
 
+from db.errors import UnreadableImage  # noqa: E402
 from db.settings import settings  # noqa: E402
 from db.store import recovery  # noqa: E402
 from db.store.connection import database  # noqa: E402
@@ -23,8 +24,7 @@ from deploy.drill import failpoints  # noqa: E402
 from deploy.drill.stub import StubScorer  # noqa: E402
 from producer import submission  # noqa: E402
 from workers import decoder, scoring, sweep, tasks  # noqa: E402
-from workers.decoding import Prepared  # noqa: E402
-from workers.preprocessing import Box, Evidence  # noqa: E402
+from workers.decoding import Prepared, evidence_of  # noqa: E402
 from workers.shift import Shift, limits  # noqa: E402
 
 scoring.Scorer = StubScorer
@@ -35,18 +35,28 @@ class Decoders:
 
     count = 1
 
-    def prepare(self, source, size, *, border, mode):
-        about = {"do": "prepare", "size": size, "border": asdict(border), "mode": mode}
-        head, body = self._ask(about | asdict(source))
-        evidence = Evidence(**{**head["evidence"], "crop": Box(*head["evidence"]["crop"])})
-        return Prepared(np.frombuffer(body, np.uint8).reshape(size, size), evidence, head["seconds"])
+    def prepare_many(self, sources, size, *, border, mode, reduce):
+        about = {"do": "prepare", "size": size, "border": asdict(border), "mode": mode, "reduce": reduce}
+        for source in sources:
+            yield self._prepared(about | asdict(source))
+
+    def _prepared(self, order):
+        try:
+            head, body = self._ask(order)
+        except UnreadableImage as error:
+            return error
+        pixels = np.frombuffer(body, np.uint8).reshape(order["size"], order["size"])
+        return Prepared(pixels, evidence_of(json.loads(json.dumps(head["evidence"]))), head["seconds"])
+
+    def verify(self, source):
+        self._ask({"do": "verify"} | asdict(source))
 
     def review_copy(self, source):
         return self._ask({"do": "review_copy"} | asdict(source))[1]
 
     def _ask(self, order):
         allowed = limits(settings())
-        return decoder._decode(order, decoder._fetch(order, allowed), allowed)
+        return decoder._decode(order, decoder._fetch(order, allowed)[0], allowed)
 
 
 class LongAgo(dict):

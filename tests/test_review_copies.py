@@ -166,7 +166,7 @@ def test_a_decoder_that_was_taken_over_cannot_say_how_to_show_anything_it_likes(
     display = Display(8, 0, 255).as_json() | said
     evidence = {**asdict(prepare(CHEST, 224)[1]), "display": display}
     pool = DecoderPool(1, LIMITS, memory_bytes=10**9, seconds=20)
-    answer = {"evidence": json.loads(json.dumps(evidence)), "seconds": 0.1}, bytes(224 * 224)
+    answer = {"evidence": json.loads(json.dumps(evidence)), "seconds": 0.1, "waited": 0.0}, bytes(224 * 224)
     monkeypatch.setattr(pool, "_answer", lambda order: answer)
 
     assert pool.prepare(Source(str(tmp_path), "a.png"), 224).evidence.display is None

@@ -138,7 +138,12 @@ def _settling(
             others.append(scan)
     answers = decoded(hand.decoders, hand.cache, eyes, others, ahead=hand.ahead)
     for scan, answer in zip(others, answers, strict=False):
-        yield scan, answer if isinstance(answer, Decoded) else Rejected(scan.id, answer.code, answer.detail)
+        yield scan, answered(scan, answer)
+
+
+def answered(scan: WaitingScan, answer: Decoded | UnreadableImage) -> Decoded | Rejected:
+    """What a decoder's answer means for a scan."""
+    return answer if isinstance(answer, Decoded) else Rejected(scan.id, answer.code, answer.detail)
 
 
 def _too_young(loaded: Loaded, scan: WaitingScan) -> Rejected | None:

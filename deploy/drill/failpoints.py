@@ -49,7 +49,7 @@ _WORKER = {
     "claim": ("db.store.scoring:claim_chunk", "before commit after"),
     "load": ("workers.shift:Shift.model", "before"),
     "prepare": ("workers.tasks:prepare", "before after"),
-    "decode": ("workers.tasks:prepare_scan", "before after"),
+    "decode": ("workers.preparing:answered", "before after"),
     "predict": ("workers.tasks:predict", "before after"),
     "keep": ("workers.derived:keep", "before after"),
     "picture": ("workers.derived:_write", "before after"),

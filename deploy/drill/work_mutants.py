@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.errors import RootUnavailable
+from db.errors import RootUnavailable, UnreadableImage
 from db.schema import Scan
 from db.store import intake, recovery
 from db.store.connection import Database
@@ -126,22 +126,26 @@ def rejects_dropped() -> None:
 
 def hash_unchecked() -> None:
     """What is scored need not be what was submitted."""
-    replace("workers.tasks:_source", lambda original: lambda scan: changed(original(scan), sha256=""))
+    replace("workers.preparing:source_of", lambda original: lambda scan: changed(original(scan), sha256=""))
 
 
 def root_away_is_missing() -> None:
     """Where the storage is away, its files are missing."""
 
     def make(original: Any) -> Any:
-        def prepare_scan(hand: Any, loaded: Any, scan: Any) -> Any:
+        def decoded(decoders: Any, cache: Any, eyes: Any, scans: Any, **more: Any) -> Any:
+            answers = 0
             try:
-                return original(hand, loaded, scan)
+                for answer in original(decoders, cache, eyes, scans, **more):
+                    answers += 1
+                    yield answer
             except RootUnavailable as error:
-                return found("db.store.scoring:Rejected")(scan.id, Reason.MISSING, str(error))
+                for _ in scans[answers:]:
+                    yield UnreadableImage(Reason.MISSING, str(error))
 
-        return prepare_scan
+        return decoded
 
-    replace("workers.tasks:prepare_scan", make)
+    replace("workers.preparing:decoded", make)
 
 
 def neighbours_spoiled() -> None:
@@ -171,13 +175,13 @@ def names_in_the_log() -> None:
     """The log says which file is decoded."""
 
     def make(original: Any) -> Any:
-        def prepare_scan(hand: Any, loaded: Any, scan: Any) -> Any:
+        def answered(scan: Any, answer: Any) -> Any:
             log.info("decoding %r", scan.path)
-            return original(hand, loaded, scan)
+            return original(scan, answer)
 
-        return prepare_scan
+        return answered
 
-    replace("workers.tasks:prepare_scan", make)
+    replace("workers.preparing:answered", make)
 
 
 def names_in_the_heartbeat() -> None:
