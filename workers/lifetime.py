@@ -6,6 +6,7 @@ import signal
 import threading
 from typing import Any
 
+from billiard import active_children
 from celery.signals import worker_process_init, worker_shutting_down
 
 from db.errors import DeviceUnsound, NightreadError, Refused
@@ -41,7 +42,14 @@ def _end(**kwargs: Any) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
     note.touch()
     # Celery's own bound (REMAP_SIGTERM and worker_soft_shutdown_timeout) tells us only once it is over, and always
-    # waits for all of it. SIGQUIT is its cold shutdown: it ends the child and goes.
-    insist = threading.Timer(STOP_SECONDS, os.kill, (os.getpid(), signal.SIGQUIT))
+    # waits for all of it. SIGQUIT is its cold shutdown: it goes, but only asks the child to, and one whose device hangs
+    # cannot.
+    insist = threading.Timer(STOP_SECONDS, _insist)
     insist.daemon = True
     insist.start()
+
+
+def _insist() -> None:
+    for child in active_children():
+        os.kill(child.pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGQUIT)
