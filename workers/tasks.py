@@ -147,12 +147,22 @@ def begin(hand: Shift, prepared: Prepared, line: Line) -> Begun:
     known, unknown = reuse.split(hand, loaded, prepared.ready)
     begun = Begun([*prepared.rejected, *known], [])
     for ready in _slices(unknown, hand.at_once):
-        if hand.is_stopping():
-            break
         if not hand.renew(prepared.claim):
             return Begun(None, [])
-        begun.slices.append(line.offer(score_slice, hand, loaded, ready, line.keepers))
+        begun.slices.append(line.offer(_advance, hand, prepared.claim, loaded, ready, line.keepers))
     return begun
+
+
+def _advance(
+    hand: Shift, claim: Claim, loaded: Loaded, ready: Sequence[tuple[WaitingScan, Decoded]], keepers: ThreadPoolExecutor
+) -> list[Future[Result]]:
+    """Score a slice, unless the worker is told to stop, and tell the ledger at once: that a claim was lost is noticed
+    when its chunk is completed."""
+    if hand.is_stopping():
+        return []
+    scored = score_slice(hand, loaded, ready, keepers)
+    hand.renew(claim)
+    return scored
 
 
 def finish(hand: Shift, claim: Claim, begun: Begun) -> None:
