@@ -56,6 +56,7 @@ lock:  ## write the locks anew (needs uv)
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra worker --no-annotate -o deploy/locks/worker.txt
 	$(COMPILE) pyproject.toml build.in -c constraints.in --extra gpu --no-annotate -o deploy/locks/gpu.txt
 	$(COMPILE) --group browser -c constraints.in --no-annotate -o .ci/browser.lock
+	$(COMPILE) pyproject.toml tests/bench/peers.in --extra train -c constraints.in --no-annotate -o tests/bench/peers.lock
 	rm build.in constraints.in
 
 clean:  ## everything that was made here; the home folder with its results stays
