@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from db.files import derived_path
 from workers.decoding import DecoderPool, Prepared, Source
 from workers.heat import heatmap_png
-from workers.images import Grey8, grey_png
+from workers.images import Grey8, png
 
 if TYPE_CHECKING:
     from workers.scoring import Prediction
@@ -31,7 +31,7 @@ def keep_copy(folder: Path, decoders: DecoderPool, source: Source, key: str) -> 
 
 def keep_input(folder: Path, key: str, pixels: Grey8) -> None:
     """Write the model's input alone: S x S, the very values."""
-    _write(derived_path(folder, key, "input"), grey_png(pixels))
+    _write(derived_path(folder, key, "input"), png.encode(pixels))
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -19,7 +19,7 @@ from workers.images.dicom_rules import (
     tags_of,
 )
 from workers.images.levels import Levels, of_raster
-from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, grey_png, to_grey8
+from workers.images.picture import Frame, Grey8, Image, Limits, as_png, check, to_grey8
 from workers.images.raster import decode_jpeg, decode_raster
 from workers.images.reduced import CODECS, NotReduced, Plan, Reduced
 from workers.images.tiff import measure_tiff
@@ -38,7 +38,6 @@ __all__ = [
     "Reduced",
     "Tags",
     "as_png",
-    "grey_png",
     "is_image",
     "read",
     "read_reduced",

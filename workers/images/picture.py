@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from db.errors import UnreadableImage
 from db.words import Reason
+from workers.images import png
 from workers.images.display import Display
 
 N = TypeVar("N", bound=np.generic)
@@ -65,20 +66,21 @@ def check(frame: Frame, limits: Limits) -> None:
         raise UnreadableImage(Reason.TOO_SMALL, f"{size}, at least {limits.min_side} a side are needed")
 
 
-_ROWS_OF = 2**22  # samples worked on at once: numpy's intermediate arrays are four to eight times as large
+_AT_ONCE = 2**18  # samples: what is worked out of them stays in the processor's cache
 
 
-def slices(samples: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The rows of H x W samples, some at a time, without copying them."""
-    rows = max(_ROWS_OF // max(samples.shape[1], 1), 1)
+def slices(samples: NDArray[Any], at_once: int) -> Iterator[NDArray[Any]]:
+    """The rows of H x W samples, about so many samples at a time, without copying them."""
+    rows = max(at_once // max(samples.shape[1], 1), 1)
     return (samples[at : at + rows] for at in range(0, len(samples), rows))
 
 
 def by_rows(function: Callable[[NDArray[Any]], NDArray[Any]], samples: NDArray[Any], kind: type[N]) -> NDArray[N]:
-    """What a function gives for H x W samples, worked out some rows at a time, to spare memory."""
+    """What a function gives for H x W samples, worked out some rows at a time, to spare memory and
+    time."""
     out = np.empty(samples.shape[:2], kind)
     at = 0
-    for rows in slices(samples):
+    for rows in slices(samples, _AT_ONCE):
         out[at : at + len(rows)] = function(rows)
         at += len(rows)
     return out
@@ -123,12 +125,4 @@ def to_grey8(image: Image) -> Grey8:
 
 def as_png(image: Image) -> bytes:
     """The review copy: lossless grey PNG in the 8 or 16 bits of `samples`, without any metadata."""
-    return grey_png(image.samples)
-
-
-def grey_png(samples: Samples) -> bytes:
-    """H x W as a lossless grey PNG of as many bits as its type, without any metadata."""
-    done, png = cv2.imencode(".png", samples)
-    if not done:
-        raise UnreadableImage(Reason.UNREADABLE, "it could not be written as PNG")
-    return png.tobytes()
+    return png.encode(image.samples)
