@@ -28,7 +28,7 @@ from workers.images.dicom_header import DEFLATED, EXPLICIT, HEADER_BYTES, Header
 from workers.images.dicom_rules import WANTED, refuse_strange_samples, refuse_what_is_no_picture, uncompressed_bytes
 from workers.images.fields import damaged, truncated
 from workers.images.levels import Levels, count, of_raster, significant_bits
-from workers.images.picture import Frame, Limits, by_rows, check, to_grey
+from workers.images.picture import Frame, Limits, Samples, by_rows, check, to_grey
 from workers.images.raster import grey_of_jpeg
 
 # pydicom quotes values in what it logs and warns of, and those are patients'.
@@ -154,7 +154,9 @@ def grey_levels(stored: NDArray[np.integer], data_set: Dataset) -> Levels:
         stored = _without_overlays(stored, data_set)
     low, high = int(stored.min()), int(stored.max())
     inputs = np.arange(low, high + 1)
-    places = by_rows(lambda rows: rows.astype(np.int32) - low, stored, np.uint16)
+    places: Samples = stored  # type: ignore[assignment]
+    if low or stored.dtype != np.uint16:
+        places = by_rows(lambda rows: np.subtract(rows, low, dtype=np.int32), stored, np.uint16)
     counts = count(places)[: len(inputs)]
     if stored.dtype.itemsize == 1:
         bits = min(int(data_set.BitsStored), 8)

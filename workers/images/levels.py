@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.images.display import Display
-from workers.images.picture import Image, Samples, by_rows, slices
+from workers.images.picture import Image, Samples, slices
 
 Table = NDArray[np.unsignedinteger]  # one uint8 or uint16 for each place
 Counts = NDArray[np.int64]  # how many pixels are at each place
@@ -39,14 +39,18 @@ class Levels:
 
 
 def _look_up(places: Samples, table: Table | None) -> Samples:
-    return places if table is None else by_rows(table.__getitem__, places, table.dtype.type)
+    if table is None:
+        return places
+    whole = np.zeros(np.iinfo(places.dtype).max + 1, table.dtype)  # as OpenCV wants it; three times as fast as NumPy
+    whole[: len(table)] = table
+    return np.asarray(cv2.LUT(places, whole), table.dtype)
 
 
 def count(places: Samples) -> Counts:
     """How often each of 256 or 65,536 places comes: some rows at a time, because OpenCV counts in float32."""
     size = 256 if places.dtype == np.uint8 else 65536
     counts = np.zeros(size, np.int64)
-    for rows in slices(places):
+    for rows in slices(places, 2**22):
         counts += cv2.calcHist([np.ascontiguousarray(rows)], [0], None, [size], [0, size]).ravel().astype(np.int64)
     return counts
 
