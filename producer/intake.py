@@ -22,8 +22,8 @@ from workers import images
 BLOCK = images.HEADER_BYTES  # bytes read at once
 READERS = 4  # threads: reading from network storage waits more than it works
 LONG = 256_000  # bytes: a file whose hash takes longer than the rest of what is done with it
-SLICE = 64  # files that are read at once
-FIRST_SLICE = 4  # of a folder: its time tells early whether storage is slow
+SLICE, SLICE_BYTES = 64, 64_000_000  # files that are read at once, and about how much
+FIRST_SLICE = 4  # of a folder: its time tells early whether storage is slow, and how long its files are
 OWN_COLUMNS = {"patient_id", "study_uid", "age_years"}  # of the scan's row; the other tags are kept together
 DEEPEST = 200  # folders in folders; each holds a descriptor while it is walked
 # What is this folder's own; any other error is the storage's.
@@ -66,7 +66,7 @@ def _examined(root: Path, max_bytes: int) -> Iterator[FoundFile]:
     running: deque[Callable[[], list[FoundFile]]] = deque()
     pace = _Pace()
     with ThreadPoolExecutor(READERS, "read") as threads:
-        for part in walk(root):
+        for part in walk(root, pace):
             if isinstance(part, FoundFile):
                 yield part
                 continue
@@ -94,6 +94,11 @@ class _Pace:
     def is_slow(self) -> bool:
         return self.size > LONG or self.work < self.seconds / 4
 
+    @property
+    def slice(self) -> int:
+        """Files in the next slice: of long ones few, so that the first are scored while the others are read."""
+        return max(1, min(SLICE, int(SLICE_BYTES / max(self.size, 1))))
+
     def taken(self, read: Callable[[], list[FoundFile]]) -> list[FoundFile]:
         """What `read` gives, once it is there."""
         since, worked = time.perf_counter(), time.process_time()
@@ -101,18 +106,18 @@ class _Pace:
         weight = len(found) / SLICE  # what a few files took may be a hiccup
         self.seconds += weight * ((time.perf_counter() - since) / len(found) - self.seconds)
         self.work += weight * ((time.process_time() - worked) / len(found) - self.work)
-        self.size += weight * (sum(one.size for one in found) / len(found) - self.size)
+        self.size += (sum(one.size for one in found) / len(found) - self.size) / 2
         return found
 
 
-def walk(root: Path) -> Iterator[Slice | FoundFile]:
-    """The tree below `root` in slices; a folder that cannot be listed is a finding of its own. Links are not
-    followed: each is read, and rejected, like a file. Raises RootUnavailable."""
+def walk(root: Path, pace: _Pace) -> Iterator[Slice | FoundFile]:
+    """The tree below `root` in slices as long as `pace` says; a folder that cannot be listed is a finding of its own.
+    Links are not followed: each is read, and rejected, like a file. Raises RootUnavailable."""
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise RootUnavailable(f"{root} cannot be listed ({error.strerror}): check the path") from error
-    yield from _walk(descriptor, "", 0)
+    yield from _walk(descriptor, "", 0, pace)
 
 
 def examine(part: Slice, max_bytes: int) -> list[FoundFile]:
@@ -123,14 +128,15 @@ def examine(part: Slice, max_bytes: int) -> list[FoundFile]:
         os.close(part.descriptor)
 
 
-def _walk(descriptor: int, prefix: str, depth: int) -> Iterator[Slice | FoundFile]:
+def _walk(descriptor: int, prefix: str, depth: int, pace: _Pace) -> Iterator[Slice | FoundFile]:
     try:
         files, folders, others = _listed(descriptor, prefix)
-        for some in (files[:FIRST_SLICE], *(files[at : at + SLICE] for at in range(FIRST_SLICE, len(files), SLICE))):
-            if some:
-                yield Slice(os.dup(descriptor), prefix, some)
+        start, end = 0, FIRST_SLICE
+        while start < len(files):
+            yield Slice(os.dup(descriptor), prefix, files[start:end])
+            start, end = end, end + pace.slice
         for name in folders:
-            yield from _enter(descriptor, prefix, name, depth + 1)
+            yield from _enter(descriptor, prefix, name, depth + 1, pace)
         yield from others
     finally:
         os.close(descriptor)
@@ -151,7 +157,7 @@ def _listed(descriptor: int, prefix: str) -> tuple[list[str], list[str], list[Fo
     return files, folders, [_not_opened(prefix, entry) for entry in entries if entry.name not in known]
 
 
-def _enter(descriptor: int, prefix: str, name: str, depth: int) -> Iterator[Slice | FoundFile]:
+def _enter(descriptor: int, prefix: str, name: str, depth: int, pace: _Pace) -> Iterator[Slice | FoundFile]:
     if depth > DEEPEST:
         why = f"a folder {depth} levels down: nothing in it was read"
         yield FoundFile(prefix + name, 0, None, Reason.UNREADABLE, why)
@@ -165,7 +171,7 @@ def _enter(descriptor: int, prefix: str, name: str, depth: int) -> Iterator[Slic
         why = f"a folder that cannot be listed ({error.strerror}): nothing in it was read"
         yield FoundFile(prefix + name, 0, None, reason, why)
         return
-    yield from _walk(below, f"{prefix}{name}/", depth)
+    yield from _walk(below, f"{prefix}{name}/", depth, pace)
 
 
 def _not_opened(prefix: str, entry: "os.DirEntry[str]") -> FoundFile:

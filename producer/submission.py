@@ -17,8 +17,9 @@ from producer.manifest import Manifest
 from workers import queue
 
 PAGE = 1024  # scans a transaction: whole chunks
-FIRST_PAGE = 128  # smaller, so that the first scans are being scored while the rest are still found
 PAGE_SECONDS = 2.0
+# The first one is smaller, so that the first scans are being scored while the rest are still found.
+FIRST_PAGE, FIRST_SECONDS = 128, 0.5
 RING_SECONDS = 1.0
 
 
@@ -90,24 +91,27 @@ def preview(folder: Path, *, config: Settings, manifest: Path | None) -> list[Fo
 def pages(files: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
     """Files in pages: of PAGE, or of what was found in PAGE_SECONDS; the first one is small."""
     page: list[FoundFile] = []
-    size, since = FIRST_PAGE, time.monotonic()
+    size, seconds, since = FIRST_PAGE, FIRST_SECONDS, time.monotonic()
     for found in files:
         page.append(found)
-        if len(page) >= size or time.monotonic() - since > PAGE_SECONDS:
+        if len(page) >= size or time.monotonic() - since > seconds:
             yield page
-            page, size, since = [], PAGE, time.monotonic()
+            page, size, seconds, since = [], PAGE, PAGE_SECONDS, time.monotonic()
     if page:
         yield page
 
 
 def _registered(db: Database, submission: Submission, found: Iterable[list[FoundFile]]) -> Iterator[Page]:
-    """Write one page while the next is read."""
+    """Write one page while the next is read; not so the first, which is to be scored before the next is there."""
     writing: Future[Page] | None = None
     with ThreadPoolExecutor(1, "register") as writer:
-        for page in found:
+        for number, page in enumerate(found):
             if writing is not None:
                 yield writing.result()
             writing = writer.submit(intake.add_page, db, submission, page)
+            if number == 0:
+                yield writing.result()
+                writing = None
         if writing is not None:
             yield writing.result()
 
