@@ -1,9 +1,11 @@
 """What the ideal is made of, each measured with nothing else running: the bare engine, and preparation alone."""
 
 import hashlib
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from ratio import CORES
 
 from workers import engines, images, parity, reduced, trained_models
+from workers.decoder_link import MEMORY_KEPT
 from workers.decoding import DecoderPool, Prepared, Source
 from workers.images import NotReduced
 from workers.preprocessing import DEFAULT_BORDER, prepare
@@ -69,12 +72,27 @@ def prepared(file: Path, reduce: tuple[str, ...] = ()) -> NDArray[np.uint8]:
 
 
 def loop_seconds(files: list[Path], reduce: tuple[str, ...]) -> float:
-    """Core-seconds an image of reading, hashing, decoding and preparing in a plain loop on one core."""
+    """Core-seconds an image of reading, hashing, decoding and preparing in a plain loop with every core busy: a process
+    a core, with the decoders' settings for memory."""
+    os.environ.update(MEMORY_KEPT)
+    with get_context(
+        "spawn"
+    ).Manager() as manager:  # of spawned processes: a fork of one in which an engine runs would hang
+        together = manager.Barrier(CORES)
+        with ProcessPoolExecutor(CORES, get_context("spawn")) as several:
+            parts = [(files[first::CORES], reduce, together) for first in range(CORES)]
+            return sum(several.map(_loop, *zip(*parts, strict=True))) / len(files)
+
+
+def _loop(files: list[Path], reduce: tuple[str, ...], together: Any) -> float:
     cv2.setNumThreads(1)
+    for file in files[:2]:
+        prepared(file, reduce)
+    together.wait()
     started = time.perf_counter()
     for file in files:
         prepared(file, reduce)
-    return (time.perf_counter() - started) / len(files)
+    return time.perf_counter() - started
 
 
 def pool_seconds(files: list[Path], hashes: list[str], reduce: tuple[str, ...]) -> float:

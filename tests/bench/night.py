@@ -3,8 +3,8 @@ decoder processes and ledger, over cores / (inference + preparation), both measu
 
     python tests/bench/night.py --set P --precision float32
 
-Inference alone is the bare engine over ready pixels with every core busy. Preparation alone is a plain loop on one core
-that reads, hashes, decodes and prepares the same files; a second row takes the decoder processes with nothing else
+Inference alone is the bare engine over ready pixels, preparation alone a plain loop that reads, hashes, decodes and
+prepares the same files, each with every core busy; a second row takes the decoder processes with nothing else
 running instead; a third leaves intake out (from the first claim to the last outcome). Two stages are compared with int8
 over all and float32 over those that get a second look. What is flagged costs a picture for review, which the ideal does
 not count.

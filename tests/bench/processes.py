@@ -26,14 +26,14 @@ def below(ancestor: int) -> list[int]:
 
 def named(*words: str) -> list[int]:
     """This process's descendants whose command line has all the words, outermost only."""
-    mine = [pid for pid in below(os.getpid()) if pid != os.getpid() and all(word in _command(pid) for word in words)]
+    mine = [pid for pid in below(os.getpid()) if pid != os.getpid() and all(word in command(pid) for word in words)]
     inner = {pid for one in mine for pid in below(one) if pid != one}
     return [pid for pid in mine if pid not in inner]
 
 
 def core_seconds(ancestors: list[int]) -> float:
     """Processor time of trees so far, with that of children that ended."""
-    return sum(sum(_ticks_below(ancestor).values()) for ancestor in ancestors) / TICKS
+    return sum(sum(ticks_below(ancestor).values()) for ancestor in ancestors) / TICKS
 
 
 class Memory:
@@ -65,19 +65,19 @@ class Others:
     the machine falsifies what is measured, and a worker, which gives way, suffers first."""
 
     def __init__(self) -> None:
-        self._started, self._busy, self._ours = time.monotonic(), _busy_seconds(), _ticks_below(os.getpid())
+        self._started, self._busy, self._ours = time.monotonic(), _busy_seconds(), ticks_below()
 
     def share(self) -> float:
         """Of all cores, 0 to 1."""
-        now = _ticks_below(os.getpid())
+        now = ticks_below()
         ours = sum(max(0, ticks - self._ours.get(pid, 0)) for pid, ticks in now.items()) / TICKS
         others = _busy_seconds() - self._busy - ours
         return max(0.0, others / (time.monotonic() - self._started) / (os.cpu_count() or 1))
 
 
-def _ticks_below(ancestor: int) -> dict[int, int]:
-    """Processor time of each process of a tree."""
-    found = {pid: _fields(pid) for pid in below(ancestor)}
+def ticks_below(ancestor: int = 0) -> dict[int, int]:
+    """Processor time of each process of a tree; of this process's where none is named."""
+    found = {pid: _fields(pid) for pid in below(ancestor or os.getpid())}
     return {pid: sum(map(int, fields[11:15])) for pid, fields in found.items() if fields}
 
 
@@ -96,7 +96,8 @@ def _fields(pid: int) -> list[str]:
         return []
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """What a process was started with; "" where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").replace("\0", " ")
     except OSError:
