@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from ratio import CORES
+from sets import THRESHOLD
 
 from workers import engines, images, parity, reduced, trained_models
 from workers.decoder_link import MEMORY_KEPT
@@ -41,6 +42,13 @@ class Bare:
         for scorer, pixels in self._runs:
             run(scorer, pixels)
         return (time.perf_counter() - started) * CORES / self.count
+
+
+def ideal(scorer: Any, files: list[Path], reduce: tuple[str, ...] = ()) -> float:
+    """Images a second that cores / (inference + preparation) make, both measured alone on some of these files."""
+    some = files[:480]
+    bare = Bare(scorer, pixels_of(some), THRESHOLD)
+    return CORES / (bare.core_seconds() + loop_seconds(some, reduce))
 
 
 def run(scorer: Scorer, pixels: NDArray[np.uint8]) -> None:
