@@ -8,8 +8,8 @@ keras: a folder script with Keras on TensorFlow, float32, batches of 32. one: th
 precision in a folder script, one image at a time. ray, ray-staged: the same model in Ray Data, one actor a core that
 does all, or tasks that read before one actor that infers. celery: the same model, one Celery task an image, with the
 commands that its queue server was sent a scan, over ours. pydicom: `one`, with DICOM read by pydicom and pylibjpeg.
-Peers do not hash, keep no evidence and no gate. `the ideal over` a peer is what a system without any cost of its own would
-reach with our engine and preparation, each measured alone: where a goal lies above that, no system reaches it here.
+Peers do not hash, keep no evidence and no gate. `the ideal over` a peer is what a system without any cost of its own
+would reach with our engine and preparation, each measured alone: where a goal lies above that, none reaches it here.
 """
 
 import argparse
