@@ -25,7 +25,8 @@ from deploy.drill.stub import StubScorer  # noqa: E402
 from producer import submission  # noqa: E402
 from workers import decoder, line, scoring, sweep, tasks  # noqa: E402
 from workers.decoding import Prepared, evidence_of  # noqa: E402
-from workers.shift import Shift, limits  # noqa: E402
+from workers.provisions import limits  # noqa: E402
+from workers.shift import Shift  # noqa: E402
 
 scoring.Scorer = StubScorer
 line.AT_A_TIME = 1  # the hours that pass while a staged device works are added up, as if one slice came after the other

@@ -10,7 +10,7 @@ import pytest
 from db.settings import Settings
 from workers.background import NICE
 from workers.decoding import DecoderPool
-from workers.shift import decoder_pool
+from workers.provisions import decoder_pool
 
 GIVES_WAY = "import os; from workers.background import give_way; give_way(); give_way(); print(os.nice(0))"
 AUTOGROUP = "print(open('/proc/self/autogroup').read())"

@@ -645,7 +645,8 @@ def test_an_imported_model_screens(house, tmp_path, monkeypatch):
     from small_models import offer_small, write_small
 
     from workers import tasks
-    from workers.shift import Shift, decoder_pool
+    from workers.provisions import decoder_pool
+    from workers.shift import Shift
 
     offer_small(monkeypatch)
     write_small(tmp_path / "m")

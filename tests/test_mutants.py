@@ -51,6 +51,7 @@ CAUGHT = {
     "no_ring_again": "the_queue_is_wiped",
     "rings_unbounded": "many_chunks_wait",
     "rings_carry_work": "many_chunks_wait",
+    "any_score_taken": "many_chunks_wait",
     "scores_shifted": "quiet",
     "rejects_dropped": "quiet",
     "hash_unchecked": "a_file_changes_after_submission",

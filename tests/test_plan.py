@@ -32,8 +32,8 @@ from deploy.plan.machine import Machine, look
 from deploy.plan.sampling import LAST, QUEUE, SAMPLES, SHIPPED, NotMeasured, Sample, measure, of_folder, samples
 from producer import submission
 from workers import measuring
+from workers.provisions import decoder_pool
 from workers.reading_speed import read_for
-from workers.shift import decoder_pool
 
 HOUR = 3600.0
 # Two cores: 20 core-ms an image, 5 a scan to prepare; so at best 2 / 0.025 = 80 scans a second, and 76 were seen.

@@ -22,7 +22,7 @@ from deploy.drill import stub
 from producer import submission
 from workers import sweep
 from workers.decoding import DecoderPool, Source
-from workers.shift import limits
+from workers.provisions import limits
 
 PATIENCE = 250  # seconds; the machine may be busy
 LEASE_SECONDS = 4

@@ -28,8 +28,8 @@ from producer import submission
 from workers import cli, prepare_worker
 from workers.decoding import DecoderPool
 from workers.prepare_worker import Preparer, is_taken_by_us
+from workers.provisions import limits
 from workers.read_ahead import ReadAhead
-from workers.shift import limits
 
 
 @pytest.fixture(scope="module")

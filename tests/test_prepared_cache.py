@@ -26,7 +26,8 @@ from workers import cache_command, decoding, prepared_cache
 from workers.decoding import DecoderPool, Source
 from workers.prepared_cache import Eyes, PreparedCache
 from workers.preprocessing import DEFAULT_BORDER, VERSION
-from workers.shift import Loaded, Shift, limits
+from workers.provisions import limits
+from workers.shift import Loaded, Shift
 from workers.trained_models import File, Preprocessing
 
 EYES = Eyes(SIZE, Preprocessing(VERSION, "exact", DEFAULT_BORDER))

@@ -24,8 +24,9 @@ from workers import trained_models
 from workers.decoding import DecoderPool
 from workers.golden import picture
 from workers.preparing import prepare_scan
+from workers.provisions import limits
 from workers.reuse import recipe
-from workers.shift import Loaded, limits
+from workers.shift import Loaded
 from workers.two_stage import Margin, TwoStage
 
 FIRST, EXACT = "f" * 64, "e" * 64  # recipes: of the first of two stages, and of the second

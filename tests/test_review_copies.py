@@ -183,3 +183,23 @@ def test_a_copy_of_the_largest_picture_in_16_bits_stays_in_the_decoders_memory_a
     assert said["bits"] == 16
     assert len(copy) > noise.nbytes
     assert np.array_equal(cv2.imdecode(np.frombuffer(copy, np.uint8), cv2.IMREAD_UNCHANGED), noise)
+
+
+def test_what_earlier_pictures_left_behind_takes_no_room_from_the_largest(tmp_path):
+    """A decoder keeps the memory of one picture for the next."""
+    random = np.random.default_rng(2)
+    sides = [900, 3900, 1700, 3000, 2300, 3900, 800, 3500, 4000, 1200, 2800]
+
+    def picture(name, side):
+        noise = np.frombuffer(random.bytes(2 * side * side), np.uint16).reshape(side, side)
+        return put(tmp_path, name, builders.dicom(noise, WindowCenter=30_000, WindowWidth=60_000))
+
+    earlier = [picture(f"{number}.dcm", side) for number, side in enumerate(sides)]
+    largest = picture("largest.dcm", 6000)
+
+    with DecoderPool(1, Limits(max_pixels=36_000_000), memory_bytes=750_000_000, seconds=60) as pool:
+        for source in earlier:
+            pool.prepare(source, 224)
+            pool.review_copy(source)
+        assert pool.prepare(largest, 224).evidence.height == 6000
+        assert len(pool.review_copy(largest)) > 2 * 6000 * 6000

@@ -25,7 +25,8 @@ from workers.decoding import DecoderPool
 from workers.golden import check, picture
 from workers.line import AT_A_TIME
 from workers.preprocessing import prepare
-from workers.shift import LOAD_FOR, Loaded, Shift, limits, stopping_note
+from workers.provisions import limits, stopping_note
+from workers.shift import LOAD_FOR, Loaded, Shift
 from workers.two_stage import Margin, TwoStage
 
 SOUND = golden.Golden(0.4, 0.0)

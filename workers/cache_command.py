@@ -9,7 +9,7 @@ from db.errors import Refused
 from db.settings import settings
 from db.words import Exit
 from workers.prepared_cache import Kept, PreparedCache
-from workers.shift import limits
+from workers.provisions import limits
 
 JSON = click.option("--json", "is_json", is_flag=True, default=False, help="Data on stdout as JSON.")
 

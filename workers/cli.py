@@ -48,8 +48,8 @@ def _prepare() -> int:
 
 def _work(device: str) -> int:
     """Run Celery's worker here; its one child, spawned, is what loads the engine."""
+    from workers.provisions import stopping_note
     from workers.queue import app
-    from workers.shift import stopping_note
 
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
     background.give_way()

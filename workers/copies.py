@@ -15,7 +15,7 @@ from db.store.connection import Database
 from db.store.worklist import UnreadScan
 from workers import derived, model_folders
 from workers.decoding import DecoderPool, Source
-from workers.shift import decoder_pool
+from workers.provisions import decoder_pool
 from workers.trained_models import TrainedModel
 
 

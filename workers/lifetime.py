@@ -12,7 +12,8 @@ from celery.signals import worker_process_init, worker_shutting_down
 from db.errors import DeviceUnsound, NightreadError, Refused
 from db.settings import settings
 from db.store import models
-from workers.shift import shift, stopping_note
+from workers.provisions import stopping_note
+from workers.shift import shift
 
 log = logging.getLogger(__name__)
 

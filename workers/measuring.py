@@ -30,8 +30,9 @@ from db.store.scoring import Claim, Rejected, WaitingScan
 from workers import background, model_folders, preparing, tasks
 from workers.decoding import Prepared
 from workers.line import Line
+from workers.provisions import decoder_pool, threads
 from workers.reading_speed import Reading, read_for
-from workers.shift import Loaded, Shift, decoder_pool, threads
+from workers.shift import Loaded, Shift
 from workers.two_stage import TwoStage
 
 ROUNDS = 5

@@ -31,8 +31,9 @@ from workers import background, model_folders, parity
 from workers.decoding import DecoderPool, Prepared
 from workers.prepared_cache import Eyes, PreparedCache
 from workers.preparing import MOST_AT_ONCE, ORDERS, decoded, parts, source_of
+from workers.provisions import decoder_pool, limits
 from workers.read_ahead import ReadAhead
-from workers.shift import AVOID_SECONDS, BEAT_SECONDS, WAITING, decoder_pool, limits
+from workers.shift import AVOID_SECONDS, BEAT_SECONDS, WAITING
 
 log = logging.getLogger(__name__)
 

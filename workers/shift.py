@@ -22,8 +22,8 @@ from db.store.connection import Database, database
 from workers import engines, golden, parity, prepared_cache
 from workers.decoding import DecoderPool
 from workers.devices import REFUSES, worker_name
-from workers.images import Limits
 from workers.prepared_cache import PreparedCache
+from workers.provisions import decoder_pool, limits, stopping_note, threads
 from workers.read_ahead import ReadAhead
 from workers.two_stage import TwoStage, stages
 
@@ -268,25 +268,6 @@ class Shift:
             time.sleep(BEAT_SECONDS)
 
 
-def threads(config: Settings) -> int:
-    """Threads of an engine on a CPU."""
-    return config.engine_threads or len(os.sched_getaffinity(0))
-
-
-def stopping_note(config: Settings, parent: int) -> Path:
-    """The file by which a worker's parent process tells its child to finish."""
-    return config.home / "run" / f"{parent}.stopping"
-
-
-def limits(config: Settings) -> Limits:
-    """What a submitted file may cost, from the settings."""
-    return Limits(
-        max_bytes=config.max_file_mb * 1_000_000,
-        max_pixels=config.max_megapixels * 1_000_000,
-        min_side=config.min_side,
-    )
-
-
 @cache
 def shift() -> Shift:
     """This process's shift."""
@@ -295,13 +276,3 @@ def shift() -> Shift:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "-1")
     device = "cpu" if visible in ("-1", "") else f"gpu:{visible}"
     return Shift(config, database(), device, decoder_pool(config))
-
-
-def decoder_pool(config: Settings) -> DecoderPool:
-    """Decoder processes as the settings have them: as many as cores, limited in memory and time."""
-    return DecoderPool(
-        config.decoders or len(os.sched_getaffinity(0)),
-        limits(config),
-        memory_bytes=config.decode_memory_mb * 1_000_000,
-        seconds=config.decode_seconds,
-    )

@@ -52,6 +52,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "no_ring_again": work.no_ring_again,
     "rings_unbounded": work.rings_unbounded,
     "rings_carry_work": work.rings_carry_work,
+    "any_score_taken": work.any_score_taken,
     "scores_shifted": work.scores_shifted,
     "rejects_dropped": work.rejects_dropped,
     "hash_unchecked": work.hash_unchecked,

@@ -1,16 +1,16 @@
 """Mutants of what goes on around the ledger: submission, rings, a worker's steps, what is said of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace as changed
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.errors import RootUnavailable, UnreadableImage
-from db.schema import Scan
-from db.store import intake, recovery
+from db.schema import Outcome, Scan
+from db.store import intake, recovery, reuse
 from db.store.connection import Database
 from db.store.intake import FoundFile, Page, Submission
 from db.words import Reason
@@ -74,6 +74,21 @@ def bad_files_left_out() -> None:
         return add_page
 
     replace("db.store.intake:add_page", make)
+
+
+def any_score_taken() -> None:
+    """What was computed last stands for every other picture, too."""
+
+    def make(original: Any) -> Any:
+        def of_pixels(db: Database, model_id: int, digests: Collection[str], **told: Any) -> dict[Any, reuse.Standing]:
+            newest = select(func.max(Outcome.id)).where(Outcome.recipe.is_not(None))
+            with db.reading() as session:
+                rows = reuse._rows(session, newest)
+            return {(digest, row.preprocessing): reuse._view(row) for digest in digests for row in rows}
+
+        return of_pixels
+
+    replace("db.store.reuse:of_pixels", make)
 
 
 def known_files_forgotten() -> None:

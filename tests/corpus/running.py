@@ -21,7 +21,7 @@ from db.words import Reason
 from producer.intake import find_files
 from producer.manifest import Manifest
 from workers.decoding import DecoderPool, Source
-from workers.shift import limits
+from workers.provisions import limits
 
 SIZE = 64
 
