@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     min_side: int = Field(64, ge=8)  # pixels
 
     decoders: int = Field(0, ge=0)  # 0: one a core
-    decode_memory_mb: int = Field(1300, ge=256)  # address space for a picture: 1 GiB of memory in use at most
+    decode_memory_mb: int = Field(1300, ge=256)  # address space: 1 GiB of memory in use at most
     decode_seconds: float = Field(10.0, gt=0)  # a file; well below a lease
 
     # What decoding made of each scan, kept by its content: patients' pictures, 50 kB each. Empty: off.

@@ -252,7 +252,7 @@ def test_a_picture_that_needs_more_memory_than_allowed_costs_itself_only(tmp_pat
 def test_too_little_memory_for_the_largest_picture_is_a_wrong_setting_not_a_bad_scan(tmp_path):
     source = put(tmp_path, "a.png", builders.encoded(".png", CHEST))
 
-    with DecoderPool(1, LIMITS, memory_bytes=200_000_000, seconds=5) as pool, pytest.raises(DecodersUnavailable):
+    with DecoderPool(1, LIMITS, memory_bytes=400_000_000, seconds=5) as pool, pytest.raises(DecodersUnavailable):
         pool.prepare(source, 224)
 
 

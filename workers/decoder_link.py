@@ -24,8 +24,6 @@ _LONGEST_HEADER = 2**20
 # For glibc (mallopt(3)), in bytes, of a piece (it allows no more) and in all: the memory of one picture is kept for the
 # next, instead of being given back and asked for anew, page by empty page: a fifth of all work on 10 megapixels.
 MEMORY_KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**27)}
-# A decoder gets these on top of what a picture may need: what is kept, and gaps in it, must cost no picture its room.
-_KEPT_BYTES = 2**28
 _PIPE_BYTES = 2**18  # room for some small pictures: a decoder need not wait until each is taken
 _PROJECT = str(Path(__file__).resolve().parents[1])
 
@@ -51,7 +49,6 @@ class Decoder:
     def __init__(self, settings: dict[str, Any]) -> None:
         self._buffer = bytearray()  # of what it said: what is not taken yet
         self._asked = 0  # files
-        settings = settings | {"memory_bytes": settings["memory_bytes"] + _KEPT_BYTES}
         progress = os.memfd_create("progress")
         os.ftruncate(progress, 1)
         self._progress = mmap.mmap(progress, 1)
