@@ -31,8 +31,8 @@ HEAD = """# Where a night's time goes
 
 Written by a command, never by hand: `{command}`
 
-{machine}. In core-milliseconds a scan (seconds of the night x cores / scans), the median of {rounds} nights of
-each set.
+{machine}. In core-milliseconds a scan (seconds of the night x cores / scans), medians of
+each set's nights ({rounds}).
 
 - **The ideal** is the bare engine and preparation (read, hash, decode, crop, resize), each measured alone with every
   core busy. **Together** is the very same work at once, in one process, a thread a core, and nothing around it: what it

@@ -30,6 +30,7 @@ BENCHES = (
     "pairs.py workers",
     "pairs.py cache --set P",
     "pairs.py cache --set K",
+    "breakdown.py --set PJND --write",
     "plan.py --set P",
     "intake.py",
     "web.py",
