@@ -76,8 +76,7 @@ def slices(samples: NDArray[Any], at_once: int) -> Iterator[NDArray[Any]]:
 
 
 def by_rows(function: Callable[[NDArray[Any]], NDArray[Any]], samples: NDArray[Any], kind: type[N]) -> NDArray[N]:
-    """What a function gives for H x W samples, worked out some rows at a time, to spare memory and
-    time."""
+    """What a function gives for H x W samples, some rows at a time, to spare memory and time."""
     out = np.empty(samples.shape[:2], kind)
     at = 0
     for rows in slices(samples, _AT_ONCE):
