@@ -14,6 +14,7 @@ from db.files import derived_path
 from deploy.phantom import Chest, draw
 from workers import images
 from workers.heat import heatmap_png
+from workers.images import png
 from workers.preprocessing import Evidence, prepare
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _keep(room: ReadingRoom, key: str, film: Film, evidence: Evidence, pixels: N
     heat[film.hot] = 1.0
     pictures = {
         "image": images.as_png(images.review(film.data, images.Limits())),
-        "input": images.grey_png(pixels),
+        "input": png.encode(pixels),
         "heat": heatmap_png(heat, evidence),
     }
     for kind, content in pictures.items():

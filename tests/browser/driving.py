@@ -60,6 +60,12 @@ def ahead_is_ready(page: Page) -> None:
     page.wait_for_timeout(300)  # its heat map, and decoding
 
 
+def dialog_is_closed(page: Page) -> None:
+    """Wait until a dialog is closed and two frames are drawn: until then Chromium may give the next key to nothing."""
+    page.wait_for_selector("dialog[open]", state="detached")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def fits(page: Page) -> bool:
     """Whether nothing lies to the right of the window."""
     return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -5,7 +5,7 @@ forced colours, dialogs."""
 import full_house
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from driving import LAPTOP, PORTRAIT, fits, opens
+from driving import LAPTOP, PORTRAIT, dialog_is_closed, fits, opens
 from full_house import Words, addresses, named
 from reading_room import Found, ReadingRoom
 
@@ -155,7 +155,7 @@ def test_axe_finds_nothing_in_what_opens_on_a_page(full, window):
     page.wait_for_selector("dialog[open]")
     findings = in_both_lights(page)
     page.keyboard.press("Escape")
-    page.wait_for_selector("dialog[open]", state="detached")
+    dialog_is_closed(page)
     page.keyboard.press("Enter")  # without a verdict
     page.wait_for_selector("#problem:visible")
     page.keyboard.press("c")
@@ -271,7 +271,7 @@ def test_the_sheet_of_keys_takes_the_focus_and_gives_it_back(full, window):
     inside = page.evaluate("document.activeElement.closest('dialog')?.id")
     page.keyboard.press("c")  # no verdict through an open dialog
     page.keyboard.press("Escape")
-    page.wait_for_selector("dialog[open]", state="detached")
+    dialog_is_closed(page)
 
     assert inside == "keys"
     assert page.evaluate("document.activeElement.dataset.open") == "keys"
