@@ -17,6 +17,7 @@ lint: $(STAMP)  ## style, strict types, import contracts, what bandit finds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r db producer workers webui deploy
 

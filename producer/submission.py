@@ -21,6 +21,8 @@ PAGE_SECONDS = 2.0
 # The first one is smaller, so that the first scans are being scored while the rest are still found.
 FIRST_PAGE, FIRST_SECONDS = 128, 0.5
 RING_SECONDS = 1.0
+# Reading on beside the first chunk would take half of a small machine from it, and twice the time to the first outcome.
+SCORED_SECONDS, CLAIMED_SECONDS, LOOK_SECONDS = 3.0, 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,19 @@ def fill(db: Database, submission: Submission, *, progress: Callable[[int], None
         added, known = added + page.added, known + page.known
         progress(added + known)
         bell.ring(page.chunks)
+        if page.batch_id is not None and added + known == FIRST_PAGE:
+            _let_it_be_scored(db, page.batch_id)
     return Submitted(intake.seal(db, submission), added, known, bell.last_ring())
+
+
+def _let_it_be_scored(db: Database, batch_id: int) -> None:
+    """Wait until the first chunk is complete, SCORED_SECONDS at most; where no worker claims it, CLAIMED_SECONDS."""
+    since = time.monotonic()
+    while (waited := time.monotonic() - since) < SCORED_SECONDS:
+        claimed, completed = intake.under_way(db, batch_id)
+        if completed or (not claimed and waited > CLAIMED_SECONDS):
+            return
+        time.sleep(LOOK_SECONDS)
 
 
 def preview(folder: Path, *, config: Settings, manifest: Path | None) -> list[FoundFile]:

@@ -40,7 +40,8 @@ def main(folder, out):
             arrays[f"{precision}/alone/{name}"] = np.concatenate([getattr(one, name) for one in alone])
         told[precision] = engine.describe(loaded)
     arrays["scored"] = np.array([one.score for one in Scorer.load(folder, **at("float32")).predict(pixels)])
-    told["float32 is"] = "highest" in engine.load(model, values, batch_size=1).run.as_text()
+    compiled = vars(engine.load(model, values, batch_size=1))["run"]
+    told["float32 is"] = "highest" in compiled.as_text()
     told["can"] = [precision for precision in ("float32", "float16", "bfloat16", "int8") if engine.can(precision)]
     asked = {"precision": {"precision": "bfloat16"}, "device": {"device": "gpu:0"}}
     told["refused"] = {name: said(engine.load, model, values, batch_size=1, **one) for name, one in asked.items()}

@@ -14,7 +14,7 @@ ENGINE = "workers.engines.tensorflow"
 if ENGINE in sys.modules:
     raise RuntimeError("a child of a staged night never loads the engine")
 sys.modules[ENGINE] = ModuleType(ENGINE)
-sys.modules[ENGINE].Engine = object
+vars(sys.modules[ENGINE])["Engine"] = object
 
 from db.errors import UnreadableImage  # noqa: E402
 from db.settings import settings  # noqa: E402

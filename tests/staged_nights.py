@@ -45,7 +45,7 @@ class Night:
 
     def sql(self, statement):
         with self.db.writing() as session:
-            done = session.execute(text(statement))
+            done = session.connection().execute(text(statement))
             return done.all() if done.returns_rows else []
 
     def fork(self, does):

@@ -121,8 +121,8 @@ def test_a_step_that_the_product_lost_is_said_at_once():
 
 def test_a_patch_holds_in_every_module_that_imported_the_function_by_name(monkeypatch):
     one, other = ModuleType("db.one"), ModuleType("producer.other")
-    one.step = other.imported = lambda: "as it was"
-    one.number = other.same_number = 32
+    vars(one)["step"] = vars(other)["imported"] = lambda: "as it was"
+    vars(one)["number"] = vars(other)["same_number"] = 32
     for module in (one, other):
         monkeypatch.setitem(sys.modules, module.__name__, module)
 

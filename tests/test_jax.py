@@ -14,7 +14,6 @@ pytest.importorskip("jax", reason="jax is not installed")
 
 from db.errors import Refused
 from workers import engines, trained_models, weights
-from workers.engines import tensorflow
 
 NAMES = ("class_scores", "last_map", "features")
 
@@ -41,7 +40,7 @@ def wanted(child, monkeypatch):
     folder, _, _ = child
     model = trained_models.load_folder(folder)
     pixels = np.random.default_rng(0).integers(0, 256, (5, SIZE, SIZE), dtype=np.uint8)
-    modules = [tensorflow, *([engines.module("openvino")] if engines.is_installed("openvino") else [])]
+    modules = [engines.module(name) for name in ("tensorflow", "openvino") if engines.is_installed(name)]
     values = weights.read(folder, model)
     return [module.predict(module.load(model, values, batch_size=5), pixels) for module in modules]
 

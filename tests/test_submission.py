@@ -1,5 +1,6 @@
 """Submitting: one batch, each file once, whoever does it and whenever they die; few rings, however many wait."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,8 +12,9 @@ from sqlalchemy import func, select
 
 from db.schema import Batch, Scan
 from db.settings import Settings
-from db.store import intake, reading
-from db.store.connection import connect
+from db.store import intake, reading, scoring
+from db.store.connection import connect, database
+from db.words import Reason
 from producer import submission
 from workers import queue, sweep
 
@@ -86,6 +88,47 @@ def test_a_folder_submitted_while_another_producer_was_killed_over_it_is_one_bat
 
     assert {one.batch_id for one in done} == {1}
     assert registered(db) == (80, 80, [(1, True)])
+
+
+@pytest.fixture
+def read_on(monkeypatch):
+    """What workers had claimed and completed whenever a file after the first page of two was read."""
+    monkeypatch.setattr(submission, "FIRST_PAGE", 2)
+    find_files, seen = submission.find_files, []
+
+    def noted(root, **told):
+        for number, found in enumerate(find_files(root, **told)):
+            if number >= 2:
+                seen.append(intake.under_way(database(), 1))
+            yield found
+
+    monkeypatch.setattr(submission, "find_files", noted)
+    return seen
+
+
+def test_reading_goes_on_once_the_first_chunk_is_complete(home, tmp_path, read_on):
+    folder, db = write(tmp_path / "scans", 4), database()
+
+    def work():
+        while (claim := scoring.claim_chunk(db, "w", trained_model_id=1, lease_seconds=60)) is None:
+            time.sleep(0.01)
+        time.sleep(3 * submission.CLAIMED_SECONDS)
+        assert scoring.complete_chunk(
+            db, claim, [scoring.Rejected(scan.id, Reason.BLANK, "a test") for scan in claim.scans]
+        )
+
+    with ThreadPoolExecutor(1) as worker:
+        working = worker.submit(work)
+        submission.submit(db, folder, site_name="local")
+        working.result(60)
+
+    assert read_on == [(0, 1)] * 2
+
+
+def test_reading_goes_on_where_nobody_claims_the_first_chunk(home, tmp_path, read_on):
+    submission.submit(database(), write(tmp_path / "scans", 4), site_name="local")
+
+    assert read_on == [(0, 0)] * 2
 
 
 def test_ten_thousand_waiting_chunks_are_a_few_rings_however_many_ring(home, queue_server):

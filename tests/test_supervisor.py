@@ -34,7 +34,7 @@ def watch(tmp_path):
     lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
     made = Supervisor(tmp_path / "logs", lock, said.append)
-    made.said = said
+    vars(made)["said"] = said
     yield made
     made.stop(patience=1)
     os.close(lock)

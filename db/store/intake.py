@@ -107,6 +107,14 @@ def is_open(db: Database, submission: Submission) -> bool:
         return session.scalar(select(Batch.id).where(*_is_open(submission))) is not None
 
 
+def under_way(db: Database, batch_id: int) -> tuple[int, int]:
+    """How many chunks of a batch some worker has claimed, and how many are complete."""
+    with db.reading() as session:
+        counts = select(func.count(Chunk.token), func.count(Chunk.completed_at)).where(Chunk.batch_id == batch_id)
+        claimed, completed = session.execute(counts).one()
+    return claimed, completed
+
+
 def open_submissions(db: Database) -> list[tuple[int, Submission]]:
     """Batches whose submission was interrupted, to be gone on with."""
     with db.reading() as session:
