@@ -11,7 +11,7 @@ demo: $(STAMP)  ## screen the synthetic sample scans, end to end
 	$(BIN)/nightread demo
 
 test: $(STAMP)  ## the whole suite that needs neither root nor a browser
-	$(BIN)/pytest -n 2 --dist worksteal -m "not browser"
+	$(BIN)/pytest -n 3 --dist worksteal -m "not browser"
 
 lint: $(STAMP)  ## style, strict types, import contracts, what bandit finds
 	$(BIN)/ruff check .

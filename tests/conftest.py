@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 import redis
+from argon2 import PasswordHasher
+from flask import Flask
+from jinja2 import FileSystemBytecodeCache
 from ready_home import fill
 from sqlalchemy import create_engine, text
 
@@ -20,6 +23,9 @@ from db.settings import Settings, settings
 from db.store.connection import connect, database
 from deploy import queue_server as server
 from deploy.drill import postgres as cluster
+from webui import passwords
+
+_HASHER = passwords._HASHER
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # one process of the tests runs both engines
 
@@ -34,6 +40,22 @@ def _clean_environment(monkeypatch):
     _forget()
     yield
     _forget()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_web(short_folder):
+    """A third of what tests of the web cost: passwords are hashed at little cost, and a template is compiled once."""
+    (templates := short_folder / "templates").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_HASHER", PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
+        patch.setattr(Flask, "jinja_options", {"bytecode_cache": FileSystemBytecodeCache(str(templates))})
+        yield
+
+
+@pytest.fixture
+def full_cost(monkeypatch):
+    """Passwords are hashed as in the product."""
+    monkeypatch.setattr(passwords, "_HASHER", _HASHER)
 
 
 @pytest.fixture(scope="session")

@@ -512,7 +512,7 @@ def test_a_password_that_will_not_do_is_refused_with_the_reason(room, old, new, 
     assert room.visitor().sign_in(password=PASSWORD).status_code == 303
 
 
-def test_passwords_are_kept_as_argon2id_hashes_above_the_floor():
+def test_passwords_are_kept_as_argon2id_hashes_above_the_floor(full_cost):
     kind, _, parameters = passwords.hash_password("x" * 15).split("$")[1:4]
     costs = {name: int(cost) for name, cost in (part.split("=") for part in parameters.split(","))}
 

@@ -58,7 +58,7 @@ def test_the_longest_password_is_judged_at_once():
         easy.is_easy(hostile, "rosa")
 
 
-def test_a_hash_made_with_weaker_parameters_is_renewed_at_sign_in(room):
+def test_a_hash_made_with_weaker_parameters_is_renewed_at_sign_in(full_cost, room):
     weak = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(PASSWORD)
     room.user()
     people.rehash_password(room.db, 1, weak)
