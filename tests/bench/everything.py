@@ -25,7 +25,7 @@ BENCHES = (
     "versus.py --set PJ --precision int8 --peers ray-staged",
     "versus.py --set K --precision int8 --peers pydicom --decode exact",
     "enqueue.py",
-    "growth.py --precision two_stage --rounds 1",
+    "growth.py --precision int8 --rounds 3",
     "pairs.py two-stage",
     "pairs.py workers",
     "pairs.py cache --set P",

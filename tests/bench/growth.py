@@ -1,7 +1,7 @@
 """What grows with the size of a batch, at 20,000 scans over 1,000, in one house: core-seconds a scan and peak memory of
 the worker with its decoders, and the time from submission to the first outcome. Set P.
 
-    python tests/bench/growth.py --precision two_stage --rounds 1
+    python tests/bench/growth.py --precision int8 --rounds 3
 """
 
 import argparse
@@ -52,8 +52,8 @@ def used(at: House, folder: Path, count: int, seed: int) -> Used:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--precision", default="two_stage")
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     pairs: list[tuple[Used, Used]] = []
     with (
