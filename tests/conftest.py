@@ -30,6 +30,14 @@ _HASHER = passwords._HASHER
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # one process of the tests runs both engines
 
 
+# A minute and more each: begun last, they would keep one process of `make test` at work while the others have ended.
+LONGEST = ("test_overnight.py", "test_train.py", "test_drill.py", "test_plan.py", "test_poison.py", "test_up.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
     """No test reads the settings of whoever runs it."""

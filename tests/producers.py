@@ -1,23 +1,23 @@
 """Submitting in real processes that start together, or that are killed on the way. They share one quick start."""
 
-import multiprocessing
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from staged import forking
+
 from db.settings import Settings
 from db.store.connection import connect
 from producer import submission
 
-CONTEXT = multiprocessing.get_context("forkserver")  # imports once, and forks before anything of ours runs
-CONTEXT.set_forkserver_preload(["producers"])
 PATIENCE = 240  # seconds; the machine may be busy
 
 
 def submit_together(config, folder, count):
     """`count` processes submit one folder at the same moment; what each got."""
-    barrier, answers = CONTEXT.Barrier(count), CONTEXT.SimpleQueue()
+    context = forking()
+    barrier, answers = context.Barrier(count), context.SimpleQueue()
     running = [
         _start(_submit, str(config.home), config.database_url, str(folder), barrier, answers) for _ in range(count)
     ]
@@ -39,7 +39,7 @@ def submit_and_die(config, folder, *, at, page):
 
 
 def _start(target, *arguments):
-    process = CONTEXT.Process(target=target, args=arguments, daemon=True)
+    process = forking().Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -65,6 +65,7 @@ def _submit(home, url, folder, barrier, answers):
 def _submit_and_die(home, url, folder, at, page):
     db = _database(home, url)
     submission.FIRST_PAGE = submission.PAGE = 16
+    submission.CLAIMED_SECONDS = 0.0  # nobody scores here
     name = "add_page" if page else "seal"
     wrapped, calls = getattr(submission.intake, name), 0
 

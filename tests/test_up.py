@@ -157,14 +157,16 @@ def test_screen_ends_where_every_worker_refuses_the_model(home, tmp_path):
 
 
 def test_screen_ends_where_no_worker_stays_alive(home, tmp_path, monkeypatch):
-    (tmp_path / "scan.png").write_bytes(builders.encoded(".png", builders.CHEST))
-    (tmp_path / "spoilt").mkdir()
+    for name in ("scans", "spoilt"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scans" / "scan.png").write_bytes(builders.encoded(".png", builders.CHEST))
+    (tmp_path / "scans" / "notes.txt").write_text("no picture")
     (tmp_path / "spoilt" / "sitecustomize.py").write_text(
         "import sys\nif 'worker' in sys.orig_argv: raise SystemExit('no space for a worker')\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "spoilt"))
 
-    ended = start(home, "screen", str(tmp_path))
+    ended = start(home, "screen", str(tmp_path / "scans"))
     out, said = ended.communicate(timeout=PATIENCE)
 
     assert ended.returncode == 1, said
