@@ -93,13 +93,30 @@ def test_grey_pixels_at_the_border_count_as_the_padded_colours_do():
     assert_alike(found, outputs_of(tensorflow, model, values, framed), 1e-4)
 
 
-def test_an_image_scores_the_same_to_the_bit_alone_and_among_others(small):
-    loaded = engine.load(*small, batch_size=8, threads=2)
+@pytest.mark.parametrize("precision", engine.PRECISIONS)
+def test_an_image_scores_the_same_to_the_bit_alone_and_among_others(small, precision):
+    loaded = loaded_at(precision, small, batch_size=8)
 
-    together = engine.predict(loaded, pictures(8)).class_scores
-    alone = np.concatenate([engine.predict(loaded, picture[None]).class_scores for picture in pictures(8)])
+    together = engine.predict(loaded, pictures(7))
+    alone = [engine.predict(loaded, picture[None]) for picture in pictures(7)]
 
-    np.testing.assert_array_equal(alone, together)
+    assert loaded.images == engine.IMAGES[precision]
+    for name, values in vars(together).items():
+        np.testing.assert_array_equal(np.concatenate([vars(one)[name] for one in alone]), values)
+
+
+def loaded_at(precision, small, *, batch_size):
+    """The small model on two threads at a precision; skips where the processor does not compute at it."""
+    if not engine.can(precision):
+        pytest.skip(f"this processor does not compute at {precision}")
+    model, values = small
+    values = weights.at_int8(values, ranges()) if precision == "int8" else values
+    return engine.load(model, values, batch_size=batch_size, threads=2, precision=precision)
+
+
+@pytest.mark.parametrize(("batch_size", "images"), [(16, 4), (8, 4), (4, 2), (2, 1), (1, 1)])
+def test_a_small_batch_still_has_a_request_for_each_thread(small, batch_size, images):
+    assert loaded_at("int8", small, batch_size=batch_size).images == images
 
 
 @pytest.mark.parametrize("shape", [(0, SIZE, SIZE), (5, SIZE, SIZE), (1, SIZE, SIZE + 1), (1, SIZE, SIZE, 1)])
@@ -116,7 +133,7 @@ def test_the_engine_says_what_it_is_and_how_it_is_pinned(small):
     assert engine.describe(loaded) == {
         "engine": "openvino",
         "precision": "float32",
-        "device": "cpu, 2 streams of 1 thread",
+        "device": "cpu, 2 streams of 1 thread, 1 image a request",
     }
     compiled = loaded.compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"

@@ -136,7 +136,7 @@ class Shift:
 
     def for_single_images(self, loaded: Loaded, *, count: int) -> Loaded:
         """The same trained model with a batch of one: a larger one costs the same however few images are in it. For
-        few images it is not worth loading, and OpenVINO computes each image alone anyway."""
+        few images it is not worth loading, and OpenVINO's requests are small anyway."""
         if count <= LOAD_FOR or loaded.scorer.describe()["engine"] == "openvino":
             return loaded
         if loaded.view.id not in self._single:

@@ -26,6 +26,20 @@ SIZE = 224
 AT_ONCE = 8  # files in one order to a decoder, as the worker asks
 
 
+def scorer_at(precision: str, batch_size: int = 16, threads: int = CORES) -> Any:
+    """The shipped model in this process. At int8 alone, which its report refuses, the first of its two stages."""
+    asked = "two_stage" if precision == "int8" else precision
+    loaded = Scorer.load(
+        trained_models.SHIPPED,
+        batch_size=batch_size,
+        threads=threads,
+        device="cpu",
+        engine=engines.AUTO,
+        precision=asked,
+    )
+    return loaded.first if precision == "int8" else loaded
+
+
 class Bare:
     """The engine of a loaded scorer over pixels that lie ready, N x S x S; of two stages, the second over those that
     it would look at."""
@@ -100,6 +114,26 @@ def _loop(files: list[Path], reduce: tuple[str, ...], together: Any) -> float:
     started = time.perf_counter()
     for file in files:
         prepared(file, reduce)
+    return time.perf_counter() - started
+
+
+def pinned_seconds(workers: int, precision: str, pixels: NDArray[np.uint8]) -> float:
+    """Core-seconds an image of the bare engine in so many processes at once, a thread and a core for each, over N x S x
+    S each."""
+    with get_context("spawn").Manager() as manager:
+        together = manager.Barrier(workers)
+        with ProcessPoolExecutor(workers, get_context("spawn")) as several:
+            asked = [(core, precision, pixels, together) for core in range(workers)]
+            return sum(several.map(_pinned, *zip(*asked, strict=True))) / workers / len(pixels)
+
+
+def _pinned(core: int, precision: str, pixels: NDArray[np.uint8], together: Any) -> float:
+    os.sched_setaffinity(0, {core})
+    scorer = scorer_at(precision, threads=1)
+    run(scorer, pixels[:16])
+    together.wait()
+    started = time.perf_counter()
+    run(scorer, pixels)
     return time.perf_counter() - started
 
 

@@ -30,7 +30,7 @@ BENCHES = (
     "pairs.py workers",
     "pairs.py cache --set P",
     "pairs.py cache --set K",
-    "breakdown.py --set PJND --write",
+    "breakdown.py --set PJND --pairs two-stage,cache,workers --write",
     "plan.py --set P",
     "intake.py",
     "web.py",

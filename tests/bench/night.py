@@ -23,25 +23,8 @@ import sets
 from house import House, house
 from ratio import CORES, say
 
-from workers import engines, trained_models
-from workers.scoring import Scorer
-
 GOAL = ">= 0.95"
 SAMPLED = 1600  # images that preparation alone looks at, at most
-
-
-def scorer_at(precision: str, batch_size: int = 16) -> object:
-    """The shipped model in this process. At int8 alone, which its report refuses, the first of its two stages."""
-    asked = "two_stage" if precision == "int8" else precision
-    loaded = Scorer.load(
-        trained_models.SHIPPED,
-        batch_size=batch_size,
-        threads=CORES,
-        device="cpu",
-        engine=engines.AUTO,
-        precision=asked,
-    )
-    return loaded.first if precision == "int8" else loaded  # type: ignore[union-attr]
 
 
 def one_round(at: House, name: str, folder: Path, bare_of: object, reduce: tuple[str, ...]) -> dict[str, float]:
@@ -77,7 +60,7 @@ def measure(name: str, precision: str, count: int, rounds: int, decode: str) -> 
     """Record the three figures of one set at one precision."""
     say(f"night {name} {precision}: {rounds} rounds of {count} files")
     with tempfile.TemporaryDirectory(prefix="nrb-") as temporary:
-        bare_of, reduce = scorer_at(precision), alone.codecs(decode)
+        bare_of, reduce = alone.scorer_at(precision), alone.codecs(decode)
         found: list[dict[str, float]] = []
         with house(Path(temporary) / "h", precision=precision, decode=decode) as at:
             warm = Path(temporary) / "warm"

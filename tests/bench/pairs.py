@@ -1,6 +1,7 @@
 """Two houses side by side in one run, in turn over the same new files, the other one idle meanwhile.
 
 python tests/bench/pairs.py two-stage   two stages over int8 alone, and whether float32 gives every flag
+python tests/bench/pairs.py cache       scoring anew from the prepared cache over the bare engine
 python tests/bench/pairs.py workers     two workers of one core each over one
 """
 
@@ -18,7 +19,6 @@ import numpy as np
 import ratio
 import sets
 from house import House, house
-from night import scorer_at
 from ratio import CORES, say
 from sqlalchemy import func, select
 
@@ -27,22 +27,25 @@ from db.settings import Settings
 from deploy import local
 from deploy.supervisor import Part
 
+NAMES = {
+    "two-stage": ("two stages", "int8 alone"),
+    "cache": ("filling the cache", "from the cache"),
+    "workers": ("one one-core worker", "two one-core workers"),
+}
+
 
 def two_stage(rounds: int) -> None:
     """Rate of two stages over that of int8 alone; and how many flags float32 would not give."""
-    exact = scorer_at("float32")
+    exact = alone.scorer_at("float32")
     unfounded: list[float] = []
     flags = 0
-    with tempfile.TemporaryDirectory(prefix="nr2-") as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        both = stack.enter_context(house(folder / "two", precision="two_stage"))
-        fast = stack.enter_context(house(folder / "int8", precision="int8"))
+    with pair("two-stage", "int8") as (folder, houses):
         ratios, notes = [], []
-        for scans in rounds_of("P", folder, [both, fast], rounds, sets.scaled("P")):
-            nights = [at.night(scans) for at in (both, fast)]
+        for scans in rounds_of("P", folder, houses, rounds, sets.scaled("P")):
+            nights = [at.night(scans) for at in houses]
             ratios.append(nights[0].rate / nights[1].rate)
             notes.append(nights[0].second_looks / nights[0].scored)
-            flagged = flagged_in(both, scans)
+            flagged = flagged_in(houses[0], scans)
             flags += len(flagged)
             scores = [one.score for one in exact.predict(alone.pixels_of(flagged))] if flagged else []  # type: ignore[attr-defined]
             unfounded.append(float(sum(score < sets.THRESHOLD for score in scores)))
@@ -57,13 +60,9 @@ def two_stage(rounds: int) -> None:
 
 def cache(name: str, rounds: int, precision: str) -> None:
     """Rate of scoring anew from a cache that another house filled, over the bare engine and over that house's."""
-    scorer = scorer_at(precision)
+    scorer = alone.scorer_at(precision)
     over_engine, over_first, rates = [], [], []
-    with tempfile.TemporaryDirectory(prefix="nrc-") as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        kept = {"prepared_cache": str(folder / "cache")}
-        first = stack.enter_context(house(folder / "first", precision=precision, **kept))
-        again = stack.enter_context(house(folder / "again", precision=precision, **kept))
+    with pair("cache", precision) as (folder, (first, again)):
         for scans in rounds_of(name, folder, [first, again], rounds, sets.scaled(name)):
             pixels = alone.pixels_of(sorted(scans.iterdir())[:480])
             bare = alone.Bare(scorer, np.resize(pixels, (480, *pixels.shape[1:])), sets.THRESHOLD)
@@ -93,12 +92,7 @@ def workers(rounds: int, precision: str) -> None:
     """Rate of two workers, each pinned to a core, over one."""
     if CORES < 2:
         raise SystemExit("two workers of one core each want two cores")
-    with tempfile.TemporaryDirectory(prefix="nrw-") as temporary, ExitStack() as stack:
-        folder = Path(temporary)
-        houses = [
-            stack.enter_context(one_core_workers(folder / name, count, precision))
-            for name, count in (("w1", 1), ("w2", 2))
-        ]
+    with pair("workers", precision) as (folder, houses):
         ratios, rates = [], []
         for scans in rounds_of("P", folder, houses, rounds, sets.scaled("P", 0.75)):
             one, two = (at.night(scans) for at in houses)
@@ -107,6 +101,25 @@ def workers(rounds: int, precision: str) -> None:
             say(f"  two workers {two.rate:.1f}/s, one {one.rate:.1f}/s, ratio {ratios[-1]:.3f}")
     note = f"{statistics.median(rates):.1f} scans/s by two"
     ratio.record(f"P at {precision}: two one-core workers over one", ">= 1.9", ratios, note=note)
+
+
+@contextmanager
+def pair(what: str, precision: str) -> Iterator[tuple[Path, list[House]]]:
+    """A folder for scans, and the two houses of NAMES[what], in that order; `precision` is not heeded by two stages."""
+    with tempfile.TemporaryDirectory(prefix="nr2-") as temporary, ExitStack() as stack:
+        folder = Path(temporary)
+        kept = {"prepared_cache": str(folder / "cache")} if what == "cache" else {}
+        houses = []
+        for number in (1, 2):
+            home = folder / f"house{number}"
+            if what == "workers":
+                opened = one_core_workers(home, number, precision)
+            elif what == "two-stage":
+                opened = house(home, precision=("two_stage", "int8")[number - 1])
+            else:
+                opened = house(home, precision=precision, **kept)
+            houses.append(stack.enter_context(opened))
+        yield folder, houses
 
 
 @contextmanager
@@ -143,7 +156,7 @@ def rounds_of(name: str, folder: Path, houses: list[House], rounds: int, count: 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["two-stage", "workers", "cache"])
+    parser.add_argument("what", choices=NAMES)
     parser.add_argument("--set", default="P", help="of the cache: letters of sets")
     parser.add_argument("--precision", default="int8", help="of workers and cache")
     parser.add_argument("--rounds", type=int, default=ratio.ROUNDS)

@@ -28,7 +28,6 @@ import redis
 import rivals
 import sets
 from house import House, house
-from night import scorer_at
 from ratio import say
 
 from db.settings import Settings
@@ -82,7 +81,7 @@ def compare(name: str, precision: str, peers: list[str], count: int, rounds: int
     with tempfile.TemporaryDirectory(prefix="nrv-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         at = stack.enter_context(house(folder / "h", precision=precision, **given))
-        scorer = scorer_at(precision)
+        scorer = alone.scorer_at(precision)
         ready = {peer: stack.enter_context(started(peer, precision, folder)) for peer in peers}
         sets.write_set(name, folder / "warm", max(16, count // 10), seed=99)
         at.night(folder / "warm")

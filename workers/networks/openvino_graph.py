@@ -29,8 +29,9 @@ PIXELS, GREY = "pixels", "grey"  # what scoring gives, and what the first convol
 KERNEL_AXES = (3, 2, 0, 1)  # Keras: height, width, inputs, outputs; OpenVINO: outputs, inputs, height, width
 
 
-def serving_graph(model: TrainedModel, weights: Weights, *, halves: bool = False) -> openvino.Model:
-    """Build the folded network: uint8 (1, S, S, 1) -> class scores (1, C), last map (1, h, w, c), features (1, F).
+def serving_graph(model: TrainedModel, weights: Weights, *, count: int = 1, halves: bool = False) -> openvino.Model:
+    """Build the folded network: uint8 (N, S, S, 1) -> class scores (N, C), last map (N, h, w, c), features (N, F), for
+    N = `count` images.
 
     Every node bears its layer's name and every constant its weight's. With `halves` the early kernels are made of two
     parts, so that a graph computed in bfloat16 holds them to 16 bits instead of 8. Raises ModelRefused where weights do
@@ -38,7 +39,7 @@ def serving_graph(model: TrainedModel, weights: Weights, *, halves: bool = False
     """
     plain = networks.build(model.architecture, model.head, len(model.classes), input_size=model.input_size)
     drawing = _Drawing(plain, weights, networks.foldable(plain), _early(plain) if halves else frozenset())
-    pixels = op.parameter([1, model.input_size, model.input_size, 1], np.uint8, name=PIXELS)
+    pixels = op.parameter([count, model.input_size, model.input_size, 1], np.uint8, name=PIXELS)
     drawing.draw(pixels)
     scores = drawing.values["scores"]
     if len(model.classes) == 2:
@@ -183,7 +184,7 @@ def _grey(drawing: _Drawing, rescaling: keras.Layer, kernel: NDArray[np.float32]
     of_grey = (colours * scale[:, None]).sum(axis=2)
     of_shade = (colours * (offset + MIDDLE * scale)[:, None]).sum(axis=2) / SHADE
     pixels = drawing.values[PIXELS]
-    shade = np.full([1, 1, *pixels.shape[2:]], SHADE, np.float32)
+    shade = np.full([pixels.shape[0], 1, *pixels.shape[2:]], SHADE, np.float32)
     centred = op.subtract(op.convert(pixels, "f32"), op.constant(np.float32(MIDDLE)))
     value = op.concat([centred, op.constant(shade)], axis=1, name=GREY).output(0)
     return value, np.stack([of_grey, of_shade], axis=2).astype(np.float32)

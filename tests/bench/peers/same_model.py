@@ -22,15 +22,15 @@ from workers.preprocessing import prepare
 CORES = len(os.sched_getaffinity(0))
 
 
-def compiled(precision: str, *, threads: int, streams: int | None) -> Any:
-    """The shipped model compiled for a CPU at a pinned precision; `streams` None: OpenVINO's own choice for the least
-    time an image (all threads on one)."""
+def compiled(precision: str, *, threads: int, streams: int | None, images: int = 1) -> Any:
+    """The shipped model compiled for a CPU at a pinned precision, for so many images a request; `streams` None:
+    OpenVINO's own choice for the least time an image (all threads on one)."""
     model = trained_models.load_folder(trained_models.SHIPPED)
     values = weights.read(trained_models.SHIPPED, model)
     if precision == "int8":
         assert model.int8 is not None
         values = weights.at_int8(values, weights.unpack(weights.read_arrays(trained_models.SHIPPED, model.int8)))
-    graph = serving_graph(model, values, halves=precision == "bfloat16")
+    graph = serving_graph(model, values, count=images, halves=precision == "bfloat16")
     if precision == "int8":
         quantised.put_in(graph, quantised.ranges_among(values))
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": engine.HINTS[precision], "INFERENCE_NUM_THREADS": threads}
@@ -46,6 +46,12 @@ def prepared(file: Path) -> NDArray[np.uint8]:
 def score(outputs: Any) -> float:
     """The flag class's probability of one image."""
     return float(outputs[0][0, 1])
+
+
+def scores(outputs: Any) -> NDArray[np.float32]:
+    """The flag class's probabilities of all images of a request."""
+    found: NDArray[np.float32] = outputs[0][:, 1]
+    return found
 
 
 def digest(scores: list[float]) -> str:
