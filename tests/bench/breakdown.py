@@ -64,10 +64,12 @@ def part_of(pid: int) -> str:
 
 
 def taken() -> Counter[str]:
-    """Core-seconds so far, by part."""
+    """Core-seconds so far, by part; a worker's children that ended were decoders, which are replaced now and then."""
     found: Counter[str] = Counter()
-    for pid, ticks in processes.ticks_below().items():
-        found[part_of(pid)] += ticks / processes.TICKS
+    for pid, (own, ended) in processes.times_below().items():
+        part = part_of(pid)
+        found[part] += own / processes.TICKS
+        found["decoders" if part == "worker" else part] += ended / processes.TICKS
     return found
 
 

@@ -76,9 +76,17 @@ class Others:
 
 
 def ticks_below(ancestor: int = 0) -> dict[int, int]:
-    """Processor time of each process of a tree; of this process's where none is named."""
+    """Processor time of each process of a tree, with that of its children that ended; of this process's where none is
+    named."""
+    return {pid: own + ended for pid, (own, ended) in times_below(ancestor).items()}
+
+
+def times_below(ancestor: int = 0) -> dict[int, tuple[int, int]]:
+    """The same apart: ticks of each process, and of its children that ended."""
     found = {pid: _fields(pid) for pid in below(ancestor or os.getpid())}
-    return {pid: sum(map(int, fields[11:15])) for pid, fields in found.items() if fields}
+    return {
+        pid: (sum(map(int, fields[11:13])), sum(map(int, fields[13:15]))) for pid, fields in found.items() if fields
+    }
 
 
 def _busy_seconds() -> float:
