@@ -138,10 +138,20 @@ class _Watch:
 def _live_under(config: Settings) -> None:
     """Rings are sent by this process, under its own settings: it may run several houses."""
     ours = {name: value for name, value in local.environment(config).items() if name.startswith("NIGHTREAD_")}
-    for name in [name for name in os.environ if name.startswith("NIGHTREAD_")]:
-        del os.environ[name]
+    _forget()
     os.environ.update(ours)
     reading_settings.settings.cache_clear()
+
+
+def settings_of(folder: Path, **given: Any) -> Settings:
+    """Settings of a house: those given, else the defaults, whatever an earlier house has left in the environment."""
+    _forget()
+    return Settings(home=folder, **given)
+
+
+def _forget() -> None:
+    for name in [name for name in os.environ if name.startswith("NIGHTREAD_")]:
+        del os.environ[name]
 
 
 @contextmanager
@@ -150,7 +160,7 @@ def house(folder: Path, *, precision: str, workers: list[Part] | None = None, **
     `precision` is one of NIGHTREAD_PRECISION (int8 alone with a model whose report was changed to allow it)."""
     # Who ends a bench ends what it started, too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    config = Settings(home=folder, precision=precision, **given)
+    config = settings_of(folder, precision=precision, **given)
     _live_under(config)
     db = connect(config)
     home.make_ready(db)

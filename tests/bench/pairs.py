@@ -18,12 +18,11 @@ import alone
 import numpy as np
 import ratio
 import sets
-from house import House, house
+from house import House, house, settings_of
 from ratio import CORES, say
 from sqlalchemy import func, select
 
 from db.schema import Outcome, Scan
-from db.settings import Settings
 from deploy import local
 from deploy.supervisor import Part
 
@@ -127,7 +126,7 @@ def one_core_workers(folder: Path, count: int, precision: str) -> Iterator[House
     """A house with `count` workers, each on a core of its own and, as far as it sees, on a machine of its own: workers
     of one name would take each other for dead."""
     given = {"engine_threads": 1, "decoders": 1}
-    config = Settings(home=folder, precision=precision, **given)  # type: ignore[arg-type]
+    config = settings_of(folder, precision=precision, **given)
     surrounding = local.environment(config)
 
     def part(number: int) -> Part:
