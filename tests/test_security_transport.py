@@ -6,12 +6,14 @@ half of TLS is tested against a relay that ends TLS before that socket.
 
 import contextlib
 import os
+import select
 import shutil
 import socket
 import ssl
 import subprocess
 import threading
 import time
+from queue import SimpleQueue
 
 import pytest
 import redis
@@ -289,40 +291,51 @@ def relay(certificates, name, to):
     """Ends TLS on a port of this machine and hands the plain bytes on to a Unix socket; yields the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / f"{name}.crt", certificates / f"{name}.key")
-    listening = socket.create_server(("127.0.0.1", 0))
-    connections = []
+    done = threading.Event()
 
     def serve():
-        while True:
-            try:
-                plain, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=attend, args=(plain,), daemon=True).start()
+        with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as open_connections:
+            port.put(listening.getsockname()[1])
+            partner = {}
+            while not done.is_set():
+                for ready in select.select([listening, *partner], [], [], 0.05)[0]:
+                    if ready is listening:
+                        with contextlib.suppress(OSError):
+                            outer, inner = connected(listening, open_connections)
+                            partner |= {outer: inner, inner: outer}
+                    elif ready in partner and not handed_on(ready, partner[ready]):
+                        for each in (partner.pop(ready), ready):
+                            partner.pop(each, None)
+                            each.close()
 
-    def attend(plain):
-        plain.settimeout(60)
-        inner = socket.socket(socket.AF_UNIX)
-        connections.extend([plain, inner])
-        with contextlib.suppress(OSError), inner, context.wrap_socket(plain, server_side=True) as outer:
-            connections.append(outer)
-            inner.connect(str(to))
-            threading.Thread(target=copy, args=(inner, outer), daemon=True).start()
-            copy(outer, inner)
+    def connected(listening, open_connections):
+        plain, _ = listening.accept()
+        with plain:
+            plain.settimeout(60)
+            outer = open_connections.enter_context(context.wrap_socket(plain, server_side=True))
+        inner = open_connections.enter_context(socket.socket(socket.AF_UNIX))
+        inner.connect(str(to))
+        return outer, inner
 
-    def copy(source, target):
+    def handed_on(source, target):
+        """False at the end of the connection. A record of TLS has at most 16 KiB, so nothing of one stays behind."""
         with contextlib.suppress(OSError):
-            while content := source.recv(65536):
-                target.sendall(content)
+            content = source.recv(65536)
+            target.sendall(content)
+            return bool(content)
+        return False
 
-    threading.Thread(target=serve, daemon=True).start()
+    # One thread does it all: OpenSSL neither reads and writes a connection at once, nor bears that another thread
+    # closes what it reads (the socket's number goes to the process's next connection, and gets the farewell).
+    port = SimpleQueue()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     try:
-        yield listening.getsockname()[1]
+        yield port.get(timeout=60)
     finally:
-        listening.close()
-        for each in connections:
-            with contextlib.suppress(OSError):
-                each.close()
+        done.set()
+        thread.join(60)
+    assert not thread.is_alive()
 
 
 def over_tls(certificates, port, *, trusted="right", scheme="rediss"):
