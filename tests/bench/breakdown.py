@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import alone
 import night
@@ -73,11 +74,15 @@ def taken() -> Counter[str]:
     return found
 
 
-def together(scorer: object, files: list[Path]) -> float:
+def together(scorer: Any, files: list[Path]) -> float:
     """Core-seconds an image of preparation and engine at once, some files after others as a worker takes them."""
 
     def both(some: list[Path]) -> None:
-        alone.run(scorer, alone.pixels_of(some))  # type: ignore[arg-type]
+        pixels = alone.pixels_of(some)
+        if hasattr(scorer, "first"):  # of two stages, both
+            scorer.predict(pixels, threshold=sets.THRESHOLD)
+        else:
+            alone.run(scorer, pixels)
 
     parts = [files[start : start + alone.AT_ONCE] for start in range(0, len(files), alone.AT_ONCE)]
     started = time.perf_counter()
@@ -86,7 +91,7 @@ def together(scorer: object, files: list[Path]) -> float:
     return (time.perf_counter() - started) * CORES / len(files)
 
 
-def one_round(at: House, folder: Path, scorer: object) -> dict[str, float]:
+def one_round(at: House, folder: Path, scorer: Any) -> dict[str, float]:
     """Core-seconds a scan of one new folder, by row of the table."""
     files = sorted(folder.iterdir())
     some = files[: night.SAMPLED]
@@ -117,7 +122,8 @@ def night_parts(at: House, folder: Path) -> dict[str, float]:
 
 
 def measure(name: str, precision: str, count: int, rounds: int) -> dict[str, float]:
-    """The medians of some rounds of one set, in milliseconds; and the two ratios."""
+    """The medians of some rounds of one set, in milliseconds, and the two ratios; `count` files a round, 0 for what
+    sets.py says."""
     scorer = alone.scorer_at(precision)
     found: list[dict[str, float]] = []
     with (
@@ -126,7 +132,7 @@ def measure(name: str, precision: str, count: int, rounds: int) -> dict[str, flo
     ):
         for number in range(-1, rounds):
             folder = Path(temporary) / f"round{number}"
-            sets.write_set(name, folder, count if number >= 0 else 64, seed=number + 1)
+            sets.write_set(name, folder, (count or sets.scaled(name)) if number >= 0 else 64, seed=number + 1)
             if number < 0:
                 at.night(folder)
             else:
@@ -188,12 +194,10 @@ def main() -> int:
     given = parser.parse_args()
     if not MEMORY_KEPT.items() <= os.environ.items():  # as the decoders; read when a process starts
         return subprocess.call([sys.executable, *sys.argv], env=os.environ | MEMORY_KEPT)
-    text = HEAD.format(command=ratio.command(), machine=ratio.machine(), rounds=given.rounds) + table(
-        {
-            f"{name}, {precision}": measure(name, precision, given.count or sets.scaled(name), given.rounds)
-            for precision in given.precision.split(",")
-            for name in given.set
-        }
+    text = HEAD.format(command=ratio.command(), machine=ratio.machine(), rounds=given.rounds)
+    text += "\n".join(
+        table({f"{name}, {precision}": measure(name, precision, given.count, given.rounds) for name in given.set})
+        for precision in given.precision.split(",")
     )
     if given.pairs:
         columns: dict[str, dict[str, float]] = {}
