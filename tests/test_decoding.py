@@ -195,20 +195,22 @@ def kill_over(path, stop):
                     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_file_over_which_decoders_keep_dying_is_unreadable_and_others_are_not(own_pool, tmp_path):
-    poison = put(tmp_path, "poison.bmp", builders.encoded(".bmp", np.tile(CHEST, (25, 25))))
+def test_a_file_over_which_decoders_keep_dying_is_unreadable_and_others_are_not(tmp_path):
+    poison = put(tmp_path, "poison.bmp", builders.encoded(".bmp", CHEST))
+    os.truncate(tmp_path / "poison.bmp", 300_000_000)  # zeros: it is open long enough to be found
     good = put(tmp_path, "good.png", builders.encoded(".png", CHEST))
     stop = threading.Event()
-    killer = threading.Thread(target=kill_over, args=(tmp_path / "poison.bmp", stop))
-    killer.start()
+    killer = threading.Thread(target=kill_over, args=(tmp_path / "poison.bmp", stop), daemon=True)
 
-    with pytest.raises(UnreadableImage, match="was ended by SIGKILL, 5 times") as refused:
-        own_pool.prepare(poison, 224)
-    stop.set()
-    killer.join()
+    with DecoderPool(1, replace(LIMITS, max_bytes=300_000_000), memory_bytes=MEMORY, seconds=20) as decoders:
+        killer.start()
+        with pytest.raises(UnreadableImage, match="was ended by SIGKILL, 5 times") as refused:
+            decoders.prepare(poison, 224)
+        stop.set()
+        killer.join()
 
-    assert refused.value.code is Reason.UNREADABLE
-    assert own_pool.prepare(good, 224).pixels.shape == (224, 224)
+        assert refused.value.code is Reason.UNREADABLE
+        assert decoders.prepare(good, 224).pixels.shape == (224, 224)
 
 
 def test_a_file_that_crashes_its_codec_is_unreadable_and_others_are_not(own_pool, tmp_path):

@@ -121,9 +121,12 @@ def _fetch(order: dict[str, Any], limits: Limits) -> tuple[bytes, float]:
 
 
 def _all_bytes(file: int, max_bytes: int) -> bytes:
+    """In one piece, which need not be put together; of a file that grows, or storage that gives less, in several."""
     blocks: list[bytes] = []
     left = max_bytes + 1
-    while left and (block := os.read(file, min(_BLOCK, left))):
+    at_once = max(_BLOCK, os.fstat(file).st_size)
+    while left and (block := os.read(file, min(at_once, left))):
+        at_once = _BLOCK
         blocks.append(block)
         left -= len(block)
     if not left:
