@@ -45,17 +45,30 @@ class Bare:
     it would look at."""
 
     def __init__(self, scorer: Any, pixels: NDArray[np.uint8], threshold: float) -> None:
-        two = hasattr(scorer, "first")
-        again = [one.first_score is not None for one in scorer.predict(pixels, threshold=threshold)] if two else []
-        self._runs = [(scorer.first, pixels), (scorer.second, pixels[again])] if two else [(scorer, pixels)]
-        self.count = len(pixels)
+        self._scorer, self._pixels = scorer, pixels
+        self._again = looked_at_again(scorer, pixels, threshold)
 
     def core_seconds(self) -> float:
         """Core-seconds an image with every core busy."""
         started = time.perf_counter()
-        for scorer, pixels in self._runs:
-            run(scorer, pixels)
-        return (time.perf_counter() - started) * CORES / self.count
+        engines_over(self._scorer, self._pixels, self._again)
+        return (time.perf_counter() - started) * CORES / len(self._pixels)
+
+
+def looked_at_again(scorer: Any, pixels: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]:
+    """Which of N x S x S the second of two stages would look at; none where there is one."""
+    if not hasattr(scorer, "first"):
+        return np.zeros(len(pixels), np.bool_)
+    return np.array([one.first_score is not None for one in scorer.predict(pixels, threshold=threshold)])
+
+
+def engines_over(scorer: Any, pixels: NDArray[np.uint8], again: NDArray[np.bool_]) -> None:
+    """The bare engine over N x S x S; of two stages the first, then the second over those looked at again."""
+    if not hasattr(scorer, "first"):
+        run(scorer, pixels)
+        return
+    run(scorer.first, pixels)
+    run(scorer.second, pixels[again])
 
 
 def ideal(scorer: Any, files: list[Path], reduce: tuple[str, ...] = ()) -> float:

@@ -74,20 +74,17 @@ def taken() -> Counter[str]:
     return found
 
 
-def together(scorer: Any, files: list[Path]) -> float:
-    """Core-seconds an image of preparation and engine at once, some files after others as a worker takes them."""
+def together(scorer: Any, files: list[Path], again: NDArray[np.bool_]) -> float:
+    """Core-seconds an image of preparation and engine at once, some files after others as a worker takes them; the
+    second of two stages over those that it looks at."""
 
-    def both(some: list[Path]) -> None:
-        pixels = alone.pixels_of(some)
-        if hasattr(scorer, "first"):  # of two stages, both
-            scorer.predict(pixels, threshold=sets.THRESHOLD)
-        else:
-            alone.run(scorer, pixels)
+    def both(start: int) -> None:
+        part = slice(start, start + alone.AT_ONCE)
+        alone.engines_over(scorer, alone.pixels_of(files[part]), again[part])
 
-    parts = [files[start : start + alone.AT_ONCE] for start in range(0, len(files), alone.AT_ONCE)]
     started = time.perf_counter()
     with ThreadPoolExecutor(CORES) as threads:
-        list(threads.map(both, parts))
+        list(threads.map(both, range(0, len(files), alone.AT_ONCE)))
     return (time.perf_counter() - started) * CORES / len(files)
 
 
@@ -95,12 +92,14 @@ def one_round(at: House, folder: Path, scorer: Any) -> dict[str, float]:
     """Core-seconds a scan of one new folder, by row of the table."""
     files = sorted(folder.iterdir())
     some = files[: night.SAMPLED]
-    bare = alone.Bare(scorer, alone.pixels_of(some[:480]), sets.THRESHOLD)
-    engine, both = [bare.core_seconds()], [together(scorer, some)]
+    pixels = alone.pixels_of(some)
+    again = alone.looked_at_again(scorer, pixels, sets.THRESHOLD)
+    bare = alone.Bare(scorer, pixels[:480], sets.THRESHOLD)
+    engine, both = [bare.core_seconds()], [together(scorer, some, again)]
     loop = alone.loop_seconds(some, ())
     parts = night_parts(at, folder)
     engine.append(bare.core_seconds())
-    both.append(together(scorer, some))
+    both.append(together(scorer, some, again))
     inference = statistics.mean(engine)
     return {
         "the engine alone": inference,
