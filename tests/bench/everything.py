@@ -1,7 +1,7 @@
 """`make bench`: every bench in turn, each into its own rows of RESULTS.md; 1 where one failed.
 
 BENCH_SIZE (1) scales how much a round does, BENCH_ROUNDS (5) says how many there are: at 0.1 and 3 all of it takes some
-twenty minutes on 2 cores, as it stands some two hours. Words select: `everything.py night.py growth.py` runs those.
+forty minutes on 2 cores, as it stands some four hours. Words select: `everything.py night.py growth.py` runs those.
 Peers run in .bench-venv, made here where it is missing (uv, PyPI).
 """
 
@@ -15,7 +15,7 @@ import rivals
 from ratio import say
 
 HERE = Path(__file__).parent
-PRECISIONS = "float32,bfloat16,int8,two_stage"
+PRECISIONS = "int8,two_stage,bfloat16,float32"
 BENCHES = (
     f"night.py --set PNJD --precision {PRECISIONS}",
     "night.py --set K --precision int8",
@@ -30,7 +30,7 @@ BENCHES = (
     "pairs.py workers",
     "pairs.py cache --set P",
     "pairs.py cache --set K",
-    "breakdown.py --set PJND --pairs two-stage,cache,workers --write",
+    f"breakdown.py --set PJND --precision {PRECISIONS} --pairs two-stage,cache,workers --write",
     "plan.py --set P",
     "intake.py",
     "web.py",
